@@ -1,0 +1,1 @@
+"""Background jobs for Python, in the database the application already has."""

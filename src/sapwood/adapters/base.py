@@ -1,0 +1,247 @@
+"""The contract of an adapter: the place where jobs are kept, as a dozen verbs of the domain.
+
+To write an adapter, subclass :class:`BaseAdapter`, write the abstract verbs, and run
+``sapwood.testing.conformance`` against it: the suite is the specification, these docstrings are its summary.
+
+Rules that hold for every verb:
+
+* **Fence.** A transition out of ``running`` happens only where the row still has the id, the ``lock_token``, the state
+  ``running`` and the owner that the caller names; every other transition only where id, state and ``lock_token`` are
+  those of the record that the caller saw. What does not match is left alone and reported, never an error.
+* **All or nothing.** A verb is one transaction. ``enqueue`` with a ``connection`` is part of the caller's.
+* **One clock.** ``now=None`` means the store's own clock; tests pass an aware datetime.
+* **Transitions** are those of :mod:`sapwood.lifecycle`; an adapter decides when they happen, not what they mean.
+* **Threads.** All verbs may be called from any thread.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+
+from msgspec import Struct
+
+from sapwood.lifecycle import Edit, Outcome, Trace
+from sapwood.record import JobAttempt, JobDraft, JobRecord, JobState, WorkerRecord
+
+Claim = tuple[int, int]
+"""``(id, lock_token)``: one claim of one job, and of no other."""
+
+
+class Settlement(Struct, frozen=True):
+    """A claimed record, as the claim returned it, and what came of it."""
+
+    record: JobRecord
+    outcome: Outcome
+
+
+class Exchange(Struct, frozen=True):
+    """The answer to :meth:`BaseAdapter.exchange`."""
+
+    settled: frozenset[int]
+    """Ids whose outcome was written. An id that is missing was fenced: another worker owns the job, or it is gone."""
+
+    claimed: Sequence[JobRecord]
+    """The jobs now running under the worker, most urgent first."""
+
+    alive: bool
+    """False: the worker's row is gone, it was declared dead. It must stop, end what runs, and take a new id."""
+
+
+class JobFilter(Struct, frozen=True, kw_only=True):
+    """Which jobs to read. Every field that is not None must match."""
+
+    states: Collection[JobState] | None = None
+    queues: Collection[str] | None = None
+    jobs: Collection[str] | None = None
+    """Stored names of classes."""
+
+
+class BaseAdapter(ABC):
+    """Where jobs are kept."""
+
+    capabilities: frozenset[str] = frozenset()
+    """What this adapter can do beyond the contract: ``"join"`` (``enqueue`` in the caller's transaction)."""
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return the address of the store, for people, with any password masked."""
+
+    @abstractmethod
+    def migrate(self) -> Sequence[str]:
+        """Bring the tables up to this release; return the names of the steps taken. Repeating it changes nothing."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of connections and files. The next verb opens them again."""
+
+    # --- the application --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def enqueue(
+        self, drafts: Sequence[JobDraft], *, connection: object | None = None, now: datetime | None = None
+    ) -> Sequence[int]:
+        """Store ``drafts`` and return their ids in the same order.
+
+        With ``connection`` the rows are part of its open transaction: never committed, rolled back or closed here, and
+        no other connection is touched.
+
+        Raises:
+            UnsupportedConnection: the adapter cannot join that kind of connection.
+            ForeignConnection: it leads to another database.
+        """
+
+    # --- a worker's life --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def register(self, worker: WorkerRecord, *, now: datetime | None = None) -> None:
+        """Make the worker known. Committed before its first claim."""
+
+    @abstractmethod
+    def beat(self, worker: str, *, now: datetime | None = None) -> bool:
+        """Raise the worker's beat by one. False: its row is gone, it was declared dead."""
+
+    @abstractmethod
+    def unregister(self, worker: str, *, now: datetime | None = None) -> Sequence[JobRecord]:
+        """Forget a worker that ends in good order; what still runs under it is released. Return what was released."""
+
+    # --- the way of a job -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def claim(
+        self,
+        worker: str,
+        *,
+        queues: Sequence[str] | None = None,
+        limit: int,
+        alone: bool = False,
+        now: datetime | None = None,
+    ) -> Exchange:
+        """Take up to ``limit`` ready jobs of ``queues`` (None: all) for ``worker``, in the order priority, run_at, id.
+
+        Guarded by the worker's row: where that is gone, nothing is taken and ``alive`` is False. Jobs that a death has
+        set apart (``alone``) are taken only with ``alone=True``, and then no others.
+        """
+
+    @abstractmethod
+    def settle(self, worker: str, settlements: Sequence[Settlement], *, now: datetime | None = None) -> frozenset[int]:
+        """Write the outcomes of jobs that run under ``worker``; return the ids that were written.
+
+        Failed tries leave a :class:`JobAttempt`. A row that goes takes its attempts with it.
+        """
+
+    def exchange(
+        self,
+        worker: str,
+        settlements: Sequence[Settlement],
+        *,
+        queues: Sequence[str] | None = None,
+        limit: int,
+        alone: bool = False,
+        now: datetime | None = None,
+    ) -> Exchange:
+        """Settle, then claim; in one transaction where the store can."""
+        written = self.settle(worker, settlements, now=now)
+        taken = self.claim(worker, queues=queues, limit=limit, alone=alone, now=now)
+        return Exchange(settled=written, claimed=taken.claimed, alive=taken.alive)
+
+    @abstractmethod
+    def promote(self, *, limit: int = 1000, now: datetime | None = None) -> int:
+        """Make up to ``limit`` due jobs ready, urgent first; return how many. Called until it returns less."""
+
+    @abstractmethod
+    def release(self, worker: str, *, held: Collection[Claim] = (), now: datetime | None = None) -> Sequence[JobRecord]:
+        """Give back every job that runs under ``worker`` except the claims it holds; return what was released.
+
+        This is how a worker resolves a claim whose answer was lost.
+        """
+
+    # --- the dead ---------------------------------------------------------------------------------------------------
+
+    def is_dead(self, worker: WorkerRecord) -> bool | None:
+        """Return True where the death is proven, False where life is, None where only the beat can tell."""
+        del worker
+        return None
+
+    def notes(self, worker: WorkerRecord) -> Mapping[Claim, Trace] | None:
+        """Return what a dead worker noted of its jobs, None where its notes are out of reach."""
+        del worker
+        return None
+
+    @abstractmethod
+    def rescue(
+        self,
+        worker: str,
+        *,
+        beat: int | None = None,
+        notes: Mapping[Claim, Trace] | None = None,
+        now: datetime | None = None,
+    ) -> Sequence[JobRecord] | None:
+        """Take back the jobs of a worker that is proven dead; return them as they now are.
+
+        Its row is deleted first, so that a claim of its own which is still under way finds no guard. ``beat``, where
+        given, must be the one in the row: otherwise it lives, and None is returned. None too where there is no such
+        worker. ``notes`` tells of each claim how far it came; a claim without a note was not started; without
+        ``notes`` at all, nothing is known.
+        """
+
+    @abstractmethod
+    def sweep(self, *, now: datetime | None = None) -> Sequence[JobRecord]:
+        """Take back jobs that run under an id without a worker row; return them as they now are."""
+
+    # --- operators --------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def get(self, id: int) -> JobRecord | None:
+        """Return the job, or None."""
+
+    @abstractmethod
+    def jobs(self, filter: JobFilter | None = None, *, after: int = 0, limit: int = 100) -> Sequence[JobRecord]:
+        """Return up to ``limit`` jobs with an id above ``after``, by id."""
+
+    @abstractmethod
+    def attempts(self, id: int) -> Sequence[JobAttempt]:
+        """Return the failed tries of a job, oldest first."""
+
+    @abstractmethod
+    def counts(self) -> Mapping[tuple[str, JobState], int]:
+        """Return how many jobs there are per queue and state."""
+
+    @abstractmethod
+    def next_run_at(self) -> datetime | None:
+        """Return the earliest ``run_at`` of a scheduled job, None where there is none."""
+
+    @abstractmethod
+    def workers(self) -> Sequence[WorkerRecord]:
+        """Return the workers that are known."""
+
+    @abstractmethod
+    def retry(self, seen: Sequence[JobRecord], *, now: datetime | None = None) -> frozenset[int]:
+        """Make failed, cancelled or scheduled jobs ready now, with at least one more try; return the ids changed."""
+
+    @abstractmethod
+    def cancel(self, seen: Sequence[JobRecord], *, now: datetime | None = None) -> frozenset[int]:
+        """Cancel jobs that wait; return the ids changed."""
+
+    @abstractmethod
+    def edit(self, seen: Sequence[JobRecord], edit: Edit, *, now: datetime | None = None) -> frozenset[int]:
+        """Change jobs that wait; return the ids changed."""
+
+    @abstractmethod
+    def delete(self, seen: Sequence[JobRecord]) -> frozenset[int]:
+        """Delete jobs that do not run, with their history; return the ids deleted."""
+
+    @abstractmethod
+    def clear(self, filter: JobFilter | None = None, *, running: bool = False) -> int:
+        """Delete all jobs that match, running ones only with ``running``; return how many."""
+
+    # --- waking up --------------------------------------------------------------------------------------------------
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake``, from any thread, soon after jobs may have become ready; return a function that ends it.
+
+        A wake-up only shortens the wait: workers poll all the same, so an adapter may leave this out.
+        """
+        del wake
+        return lambda: None

@@ -1,0 +1,112 @@
+"""Facts about what happened. The log, and whoever else wants to know, listen; nobody who states a fact waits for them."""
+
+import logging
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from sapwood.lifecycle import Outcome
+from sapwood.record import JobDraft, JobRecord, WorkerRecord
+
+_log = logging.getLogger("sapwood.events")
+
+
+class JobsEnqueued(Struct, frozen=True):
+    """Jobs were stored. Where they joined a transaction, its commit is still to come."""
+
+    drafts: tuple[JobDraft, ...]
+    ids: tuple[int, ...]
+
+
+class JobStarted(Struct, frozen=True):
+    """``perform`` is about to be called."""
+
+    record: JobRecord
+
+
+class JobEnded(Struct, frozen=True):
+    """A run is over; its outcome is still to be written."""
+
+    record: JobRecord
+    outcome: Outcome
+    seconds: float
+    """How long the run took."""
+
+
+class JobFenced(Struct, frozen=True):
+    """An outcome was refused: the job belongs to another worker by now, or is gone."""
+
+    record: JobRecord
+
+
+class JobsReleased(Struct, frozen=True):
+    """Jobs were given back that nobody worked on."""
+
+    records: tuple[JobRecord, ...]
+    why: str
+
+
+class WorkerStarted(Struct, frozen=True):
+    """A worker is known to its store and may claim."""
+
+    worker: WorkerRecord
+
+
+class WorkerStopped(Struct, frozen=True):
+    """A worker has ended in good order."""
+
+    worker: WorkerRecord
+
+
+class WorkerRescued(Struct, frozen=True):
+    """A worker was found dead and its jobs were taken back."""
+
+    worker: str
+    records: tuple[JobRecord, ...]
+
+
+class WorkerFenced(Struct, frozen=True):
+    """This worker was declared dead while it lived; it goes on under a new id."""
+
+    worker: WorkerRecord
+
+
+class StoreFailed(Struct, frozen=True):
+    """The store did not answer, or refused; what was asked of it is tried again."""
+
+    doing: str
+    error: Exception
+
+
+Event = (
+    JobsEnqueued
+    | JobStarted
+    | JobEnded
+    | JobFenced
+    | JobsReleased
+    | WorkerStarted
+    | WorkerStopped
+    | WorkerRescued
+    | WorkerFenced
+    | StoreFailed
+)
+Listener = Callable[[Event], None]
+
+
+class Events:
+    """Tells every listener of every fact. A listener's error is logged and goes no further."""
+
+    def __init__(self) -> None:
+        self._listeners: tuple[Listener, ...] = ()
+
+    def listen(self, listener: Listener) -> None:
+        """Tell ``listener`` of every fact from now on, in the thread that states it."""
+        self._listeners = (*self._listeners, listener)
+
+    def emit(self, event: Event) -> None:
+        """State a fact."""
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:
+                _log.exception("a listener failed on %s", type(event).__name__)
