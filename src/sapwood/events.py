@@ -1,4 +1,4 @@
-"""Facts about what happened. The log, and whoever else wants to know, listen; nobody who states a fact waits for them."""
+"""Facts about what happened. The log, and whoever else wants to know, listen; who states a fact waits for nobody."""
 
 import logging
 from collections.abc import Callable
@@ -108,5 +108,5 @@ class Events:
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception:
+            except Exception:  # noqa: BLE001 - a listener must not break the one who states the fact
                 _log.exception("a listener failed on %s", type(event).__name__)
