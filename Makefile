@@ -1,0 +1,57 @@
+# Every target makes what it needs: a fresh machine needs Python 3.11+ and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+
+help: ## show the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/demo ## run the main job on real photographs, in SQLite
+	$(RUN)/python examples/thumbnails/demo.py
+
+test: $(VENV)/check ## run the tests
+	$(RUN)/python -m pytest $(ARGS)
+
+check: lint types imports test ## run everything that must pass
+
+lint: $(VENV)/check ## check style and format
+	$(RUN)/ruff check
+	$(RUN)/ruff format --check
+
+types: $(VENV)/check ## check types
+	$(RUN)/mypy
+
+imports: $(VENV)/check ## check that imports point down
+	$(RUN)/lint-imports
+
+bench: $(VENV)/check ## measure the first figure: one worker draining no-op jobs
+	$(RUN)/python benchmarks/drain.py
+
+format: $(VENV)/check ## mend style and format
+	$(RUN)/ruff check --fix
+	$(RUN)/ruff format
+
+build: $(VENV)/check ## build the wheel and the source archive
+	$(RUN)/python -m build
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) build dist .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sapwood needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+
+$(VENV)/demo: $(VENV)/bin/python pyproject.toml
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable . --group demo
+	# The photographs are data files: the package's own dependencies are not needed to read them.
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'scikit-image>=0.25'
+	touch $@
+
+$(VENV)/check: $(VENV)/demo
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable . --group test --group check
+	touch $@
+
+.PHONY: help demo test check lint types imports bench format build clean
