@@ -21,10 +21,8 @@ from datetime import datetime
 from msgspec import Struct
 
 from sapwood.lifecycle import Edit, Outcome, Trace
+from sapwood.page import Claim, Page
 from sapwood.record import JobAttempt, JobDraft, JobRecord, JobState, WorkerRecord
-
-Claim = tuple[int, int]
-"""``(id, lock_token)``: one claim of one job, and of no other."""
 
 
 class Settlement(Struct, frozen=True):
@@ -104,7 +102,10 @@ class BaseAdapter(ABC):
 
     @abstractmethod
     def unregister(self, worker: str, *, now: datetime | None = None) -> Sequence[JobRecord]:
-        """Forget a worker that ends in good order; what still runs under it is released. Return what was released."""
+        """Forget a worker that ends in good order; what still runs under it is released. Return what was released.
+
+        Where its row is gone, it was declared dead: nothing is released, its jobs are for the rescuer.
+        """
 
     # --- the way of a job -------------------------------------------------------------------------------------------
 
@@ -156,6 +157,15 @@ class BaseAdapter(ABC):
 
         This is how a worker resolves a claim whose answer was lost.
         """
+
+    def page(self, worker: str, *, slots: int) -> Page:
+        """Return the page in which a registered worker notes its claims.
+
+        The notes are readable by :meth:`notes` of whoever proves the worker's death, where the store has a place for
+        them; otherwise only by its parent, if it has one.
+        """
+        del worker
+        return Page(-1, slots)
 
     # --- the dead ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,94 @@
+"""What the SQLAlchemy adapter asks of a dialect."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import Connection, Engine, Select
+from sqlalchemy.exc import DBAPIError
+
+from sapwood.errors import StoreError, StoreUnavailable
+from sapwood.lifecycle import Trace
+from sapwood.page import Claim, Page
+
+
+class Dialect(ABC):
+    """One database, told in its own way. Verbs are not known here, only how to connect, order, lock and tell time."""
+
+    migrates_itself: ClassVar[bool] = False
+    """True: the tables are made at first use. False: somebody runs the migrations."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return the address, for people, with any password masked."""
+
+    @abstractmethod
+    def connect(self) -> Engine:
+        """Return a new engine of our own."""
+
+    @abstractmethod
+    def writing(self, engine: Engine) -> AbstractContextManager[Connection]:
+        """Return one transaction that may write, committed at its end."""
+
+    @abstractmethod
+    def reading(self, engine: Engine) -> AbstractContextManager[Connection]:
+        """Return one transaction that only reads."""
+
+    @abstractmethod
+    def clock(self, connection: Connection) -> datetime:
+        """Return what time it is by the store's clock."""
+
+    @abstractmethod
+    def merged(self, reads: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
+        """Return one statement for the first ``limit`` ids of several reads, each in index order, with no sort."""
+
+    @abstractmethod
+    def check_same_database(self, connection: Connection) -> None:
+        """Refuse a connection that leads to another database.
+
+        Raises:
+            ForeignConnection: it does.
+        """
+
+    def is_missing_table(self, error: DBAPIError) -> bool:
+        """Say whether a statement failed because the tables are not there."""
+        return "no such table" in str(error.orig)
+
+    def translated(self, error: DBAPIError) -> StoreError | None:
+        """Return the named error for what a driver reported, None where there is no name for it."""
+        if error.connection_invalidated:
+            return StoreUnavailable(f"lost the connection to {self.describe()}", why=str(error.orig))
+        return None
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` after commits of others, where the database tells; return a function that ends it."""
+        del wake
+        return lambda: None
+
+    def close(self) -> None:  # noqa: B027 - not every dialect has some
+        """Let go of files."""
+
+    # --- workers on the same host -------------------------------------------------------------------------------------
+
+    def worker_began(self, worker: str) -> None:  # noqa: B027 - not every dialect can prove it
+        """Prepare what proves this worker's life. Called before its row is visible."""
+
+    def worker_ended(self, worker: str) -> None:  # noqa: B027 - not every dialect has some
+        """Remove what :meth:`worker_began` or a dead worker left."""
+
+    def page(self, worker: str, *, slots: int) -> Page:
+        """Return the page for this worker's notes."""
+        del worker
+        return Page(-1, slots)
+
+    def is_dead(self, worker: str) -> bool | None:
+        """Return True where the death is proven, False where life is, None where this host cannot tell."""
+        del worker
+        return None
+
+    def notes(self, worker: str) -> Mapping[Claim, Trace] | None:
+        """Return what a dead worker noted, None where that is out of reach."""
+        del worker
+        return None

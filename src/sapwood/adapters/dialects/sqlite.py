@@ -1,0 +1,268 @@
+"""SQLite: one writer at a time, each in turn, on a local file whose locks the kernel keeps."""
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, select, union_all
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import StaticPool
+
+from sapwood.adapters.dialects.base import Dialect
+from sapwood.adapters.locks import Ticket, WorkerLocks
+from sapwood.errors import (
+    ConfigurationError,
+    ForeignConnection,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+    UnsupportedStore,
+)
+from sapwood.lifecycle import Trace
+from sapwood.page import Claim, Page
+
+_log = logging.getLogger("sapwood")
+
+Durability = Literal["full", "normal"]
+
+_SYNCHRONOUS: Mapping[Durability, str] = {"full": "FULL", "normal": "NORMAL"}
+_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "afpfs", "ncpfs", "webdav"})
+_DOUBTFUL = frozenset({"9p", "virtiofs", "vboxsf", "fuse", "fuseblk", "drvfs"})
+_BUSY_SECONDS = 30
+_LOOK_SECONDS = 0.02
+"""How often a listener asks whether somebody has committed. One look costs a few microseconds."""
+
+_ERRORS: Sequence[tuple[str, type[StoreError], str]] = (
+    ("database or disk is full", StoreFull, "make room on the disk; what waits goes on by itself"),
+    ("disk I/O error", StoreUnavailable, "check the disk and its file system"),
+    ("readonly database", StoreReadOnly, "let this user write the file and its folder"),
+    ("unable to open", StoreUnavailable, "check that the folder exists and that this user may write it"),
+    ("database is locked", StoreUnavailable, "end the transaction that another program keeps open"),
+    ("not a database", UnsupportedStore, "choose another file"),
+    ("malformed", UnsupportedStore, "restore the file from a backup"),
+)
+
+
+class SQLiteDialect(Dialect):
+    """A SQLite file, or a database in the memory of this process.
+
+    Args:
+        url: where it is. A relative path is made absolute now, so that a later ``chdir`` cannot move it.
+        durability: ``"full"`` survives a power cut; with ``"normal"`` one may undo the last commits, no more.
+    """
+
+    migrates_itself = True
+
+    def __init__(self, url: URL, *, durability: Durability = "full") -> None:
+        if durability not in _SYNCHRONOUS:
+            raise ConfigurationError(f"durability is {durability!r}", mend='choose "full" or "normal"')
+        self._path = _absolute(url.database)
+        self._url = url.set(drivername="sqlite+pysqlite", database=str(self._path) if self._path else ":memory:")
+        self._synchronous = _SYNCHRONOUS[durability]
+        self._turn = threading.RLock()
+        self._ticket: Ticket | None = None
+        folder = self._path.with_name(f"{self._path.name}.workers") if self._path else None
+        self._folder = folder
+        self._locks = WorkerLocks(folder) if folder else None
+
+    def describe(self) -> str:
+        """Return the file, or that there is none."""
+        return f"sqlite:///{self._path}" if self._path else "sqlite in memory"
+
+    def connect(self) -> Engine:
+        """Return an engine whose transactions begin as ours must."""
+        # After a fork, locks and tickets of the parent are of no use here.
+        self._turn = threading.RLock()
+        arguments: dict[str, Any] = {"check_same_thread": False, "isolation_level": None, "timeout": _BUSY_SECONDS}
+        if self._path and self._folder:
+            _refuse_network(self._path)
+            _create(self._path)
+            self._ticket = Ticket(self._folder)
+            engine = create_engine(self._url, connect_args=arguments)
+        else:
+            engine = create_engine(self._url, connect_args=arguments, poolclass=StaticPool)
+        event.listen(engine, "connect", self._prepare)
+        event.listen(engine, "begin", _begin)
+        return engine
+
+    @contextmanager
+    def writing(self, engine: Engine) -> Iterator[Connection]:
+        """Let one writer in at a time, in turn, and take the write lock at once.
+
+        A transaction that begins by reading and then writes fails without waiting, whatever the time-out says
+        (SQLITE_BUSY_SNAPSHOT); BEGIN IMMEDIATE waits.
+        """
+        turn = self._ticket.held() if self._ticket else nullcontext()
+        with self._turn, turn, engine.connect() as connection:
+            connection.execution_options(sapwood_writes=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def reading(self, engine: Engine) -> Iterator[Connection]:
+        """Read one snapshot, which no writer disturbs."""
+        # In memory there is but one connection, and so one transaction at a time.
+        with nullcontext() if self._path else self._turn, engine.connect() as connection:
+            yield connection
+
+    def clock(self, connection: Connection) -> datetime:
+        """Return this machine's time: SQLite has no other."""
+        del connection
+        return datetime.now(UTC)
+
+    def merged(self, reads: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
+        """Merge the reads: each goes on only as far as its rows are among the first."""
+        # SQLite merges the parts of a compound whose outer order their indexes provide, a row at a time.
+        if len(reads) == 1:
+            return reads[0].order_by(*(reads[0].selected_columns[name] for name in order)).limit(limit)
+        compound = union_all(*reads)
+        ordered = compound.order_by(*(compound.selected_columns[name] for name in order)).limit(limit)
+        return select(ordered.subquery())
+
+    def check_same_database(self, connection: Connection) -> None:
+        """Compare the files."""
+        row = connection.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").first()
+        theirs = Path(row[0]) if row and row[0] else None
+        if self._path is None or theirs is None or not theirs.exists() or not self._path.exists():
+            same = theirs == self._path and theirs is not None
+        else:
+            same = theirs.samefile(self._path)
+        if not same:
+            raise ForeignConnection(
+                f"the connection leads to {theirs or 'a database in memory'}",
+                why=f"this adapter keeps its jobs in {self._path or 'another one in memory'}",
+                mend="hand in a connection to the same file, or leave connection= out",
+            )
+
+    def translated(self, error: DBAPIError) -> StoreError | None:
+        """Name what SQLite reports by text alone."""
+        said = str(error.orig)
+        for part, kind, mend in _ERRORS:
+            if part in said:
+                return kind(f"{self.describe()}: {said}", mend=mend)
+        return super().translated(error)
+
+    def worker_began(self, worker: str) -> None:
+        """Lock the worker's file."""
+        if self._locks:
+            self._locks.take(worker)
+
+    def worker_ended(self, worker: str) -> None:
+        """Remove the worker's file."""
+        if self._locks:
+            self._locks.let_go(worker)
+
+    def page(self, worker: str, *, slots: int) -> Page:
+        """Return the page in the worker's file."""
+        return self._locks.page(worker, slots=slots) if self._locks else super().page(worker, slots=slots)
+
+    def is_dead(self, worker: str) -> bool | None:
+        """Ask the kernel."""
+        return self._locks.is_dead(worker) if self._locks else None
+
+    def notes(self, worker: str) -> Mapping[Claim, Trace] | None:
+        """Read the page in the dead worker's file."""
+        return self._locks.notes(worker) if self._locks else None
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` when another connection, of any process, has committed."""
+        if not self._path:
+            return lambda: None
+        stop = threading.Event()
+        thread = threading.Thread(
+            target=_watch, args=(str(self._path), wake, stop), name="sapwood-sqlite-watch", daemon=True
+        )
+        thread.start()
+
+        def end() -> None:
+            stop.set()
+            thread.join()
+
+        return end
+
+    def close(self) -> None:
+        """Close the ticket's files."""
+        if self._ticket:
+            self._ticket.close()
+            self._ticket = None
+
+    def _prepare(self, connection: Any, _: object) -> None:
+        if self._path:
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("sapwood_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _watch(path: str, wake: Callable[[], None], stop: threading.Event) -> None:
+    connection = None
+    seen = None
+    while not stop.wait(_LOOK_SECONDS):
+        with suppress(sqlite3.Error):
+            connection = connection or sqlite3.connect(path, isolation_level=None)
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            if version != seen:
+                seen = version
+                wake()
+    if connection:
+        connection.close()
+
+
+def _absolute(database: str | None) -> Path | None:
+    if not database or database == ":memory:":
+        return None
+    if database.startswith("file:"):
+        raise UnsupportedStore(
+            "a SQLite URI names the file",
+            why="its options could switch off the locks that keep jobs safe",
+            mend="give the plain path: sqlite:///path/to/jobs.db",
+        )
+    return Path(database).absolute()
+
+
+def _create(path: Path) -> None:
+    """Create the file for its owner only; one that is there keeps its mode."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise StoreUnavailable(
+            f"cannot create {path}",
+            why=error.strerror or str(error),
+            mend="check that the folder exists and that this user may write it",
+        ) from error
+
+
+def _refuse_network(path: Path) -> None:
+    """Refuse a file system on which SQLite's locks do not hold between machines."""
+    kind = _file_system(path)
+    if kind in _NETWORK:
+        raise UnsupportedStore(
+            f"{path} is on a network file system ({kind})",
+            why="SQLite's locks do not hold there, and jobs would be lost or done twice",
+            mend="keep the file on a local disk, or use a database server",
+        )
+    if kind.split(".")[0] in _DOUBTFUL:
+        _log.warning("%s is on %s: use it from one machine only, and test that its locks hold", path, kind)
+
+
+def _file_system(path: Path) -> str:
+    import psutil  # noqa: PLC0415 - not needed to list commands or to enqueue elsewhere
+
+    real = path.parent.resolve()
+    mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
+    for folder in (real, *real.parents):
+        if folder in mounts:
+            return mounts[folder].lower()
+    return ""

@@ -1,0 +1,96 @@
+"""Numbered steps that bring the tables to this release. They only ever add, so old and new workers run side by side."""
+
+import uuid
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+from sqlalchemy import Connection, Dialect, Inspector, insert, inspect, select, update
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from sapwood.adapters.tables import Tables
+from sapwood.errors import SchemaTooNew
+
+OLDEST_READER = 1
+"""The oldest schema version whose release can still work with the tables as this release leaves them."""
+
+
+class Step(Struct, frozen=True):
+    """One migration."""
+
+    name: str
+    apply: Callable[[Connection, Tables], None]
+    """Adds what is missing, and nothing that is there."""
+
+
+def _create_tables(connection: Connection, tables: Tables) -> None:
+    tables.metadata.create_all(connection)
+
+
+STEPS: Sequence[Step] = (Step("1 create the tables", _create_tables),)
+"""Step *n* leads to schema version *n*."""
+
+SCHEMA_VERSION = len(STEPS)
+
+
+def pending(connection: Connection, tables: Tables) -> Sequence[Step]:
+    """Return the steps that are still to be taken.
+
+    Raises:
+        SchemaTooNew: a later release has changed the tables beyond what this one can read.
+    """
+    return STEPS[_version(connection, tables) :]
+
+
+def migrate(connection: Connection, tables: Tables) -> Sequence[str]:
+    """Take the pending steps in the transaction of ``connection``; return their names."""
+    steps = pending(connection, tables)
+    for step in steps:
+        step.apply(connection, tables)
+    if steps:
+        _remember(connection, tables, "schema_version", str(SCHEMA_VERSION))
+        _remember(connection, tables, "oldest_reader", str(OLDEST_READER))
+        if _recall(connection, tables, "installation_id") is None:
+            _remember(connection, tables, "installation_id", uuid.uuid4().hex)
+    return [step.name for step in steps]
+
+
+def sql(dialect: Dialect, tables: Tables) -> str:
+    """Return the statements that a fresh database needs, for other migration tools."""
+    meta = {
+        "schema_version": str(SCHEMA_VERSION),
+        "oldest_reader": str(OLDEST_READER),
+        "installation_id": uuid.uuid4().hex,
+    }
+    statements = []
+    for table in tables.metadata.sorted_tables:
+        statements.append(str(CreateTable(table).compile(dialect=dialect)).strip())
+        indexes = sorted(table.indexes, key=lambda index: str(index.name))
+        statements.extend(str(CreateIndex(index).compile(dialect=dialect)) for index in indexes)
+    for key, value in meta.items():
+        row = insert(tables.meta).values(key=key, value=value)
+        statements.append(str(row.compile(dialect=dialect, compile_kwargs={"literal_binds": True})))
+    return "".join(f"{statement};\n" for statement in statements)
+
+
+def _version(connection: Connection, tables: Tables) -> int:
+    inspector: Inspector = inspect(connection)
+    if not inspector.has_table(tables.meta.name, schema=tables.meta.schema):
+        return 0
+    oldest = _recall(connection, tables, "oldest_reader")
+    if oldest is not None and int(oldest) > SCHEMA_VERSION:
+        raise SchemaTooNew(
+            f"the tables need a release that knows schema {oldest}",
+            why=f"this one knows up to {SCHEMA_VERSION}",
+            mend="upgrade sapwood on this machine",
+        )
+    return min(int(_recall(connection, tables, "schema_version") or 0), SCHEMA_VERSION)
+
+
+def _recall(connection: Connection, tables: Tables, key: str) -> str | None:
+    return connection.scalar(select(tables.meta.c.value).where(tables.meta.c.key == key))
+
+
+def _remember(connection: Connection, tables: Tables, key: str, value: str) -> None:
+    changed = connection.execute(update(tables.meta).where(tables.meta.c.key == key).values(value=value))
+    if not changed.rowcount:
+        connection.execute(insert(tables.meta).values(key=key, value=value))

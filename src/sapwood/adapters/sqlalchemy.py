@@ -1,0 +1,757 @@
+"""Jobs in a SQL database: every verb once, in SQLAlchemy's words. What databases differ in is in ``dialects``."""
+
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    make_url,
+    select,
+    update,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError, UnboundExecutionError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session, scoped_session
+
+from sapwood import lifecycle
+from sapwood.adapters import migrations
+from sapwood.adapters.base import BaseAdapter, Exchange, JobFilter, Settlement
+from sapwood.adapters.dialects.base import Dialect
+from sapwood.adapters.dialects.sqlite import Durability, SQLiteDialect
+from sapwood.adapters.tables import Tables
+from sapwood.errors import ConfigurationError, UnsupportedConnection, UnsupportedStore
+from sapwood.lifecycle import Edit, Trace
+from sapwood.page import Claim, Page
+from sapwood.record import JobAttempt, JobDraft, JobRecord, JobState, WorkerRecord
+
+_FIXED = frozenset({"id", "job", "created_at", "lock_token"})
+"""Columns that no transition but a claim writes."""
+
+_CHUNK = 500
+"""How many ids one statement names: few enough for the limits of every database."""
+
+
+class SQLAlchemyAdapter(BaseAdapter):
+    """Keeps jobs in a SQL database.
+
+    Args:
+        database: a URL, or an engine whose URL is taken. No listener or setting is ever attached to an engine that
+            was passed in: the adapter makes one of its own.
+        prefix: what the names of the tables begin with.
+        schema: the schema of the tables, where the database has schemas.
+        durability: SQLite only. ``"full"`` survives a power cut; with ``"normal"`` one may undo the last commits.
+
+    Raises:
+        ConfigurationError: the URL cannot be read, or a name is no identifier.
+        UnsupportedStore: a database that no dialect is written for.
+    """
+
+    capabilities = frozenset({"join"})
+
+    def __init__(
+        self,
+        database: str | URL | Engine | AsyncEngine,
+        *,
+        prefix: str = "background_",
+        schema: str | None = None,
+        durability: Durability = "full",
+    ) -> None:
+        self._tables = Tables(prefix, schema)
+        self._dialect = _dialect(_url(database), durability)
+        self._opening = threading.Lock()
+        self._engine: Engine | None = None
+        self._migrated = False
+        self._pid = 0
+        self._wakes: dict[object, Callable[[], None]] = {}
+
+    def __repr__(self) -> str:
+        return f"SQLAlchemyAdapter({self.describe()!r})"
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def describe(self) -> str:
+        """Return the address of the database, with any password masked."""
+        return self._dialect.describe()
+
+    @property
+    def tables(self) -> Tables:
+        """The tables, for an application that wants them in its own metadata."""
+        return self._tables
+
+    def migrate(self) -> Sequence[str]:
+        """Bring the tables up to this release; return the names of the steps taken."""
+        with self._opening, self._named_errors():
+            with self._dialect.writing(self._connected()) as connection:
+                steps = migrations.migrate(connection, self._tables)
+            self._migrated = True
+            return steps
+
+    def pending_migrations(self) -> Sequence[str]:
+        """Return the names of the steps that :meth:`migrate` would take."""
+        with self._opening, self._named_errors(), self._dialect.reading(self._connected()) as connection:
+            return [step.name for step in migrations.pending(connection, self._tables)]
+
+    def migration_sql(self) -> str:
+        """Return the statements that a fresh database needs, for other migration tools."""
+        return migrations.sql(self._connected().dialect, self._tables)
+
+    def close(self) -> None:
+        """Let go of connections and files. The next verb opens them again."""
+        with self._opening:
+            if self._engine is not None and self._pid == os.getpid():
+                self._engine.dispose()
+                self._dialect.close()
+            self._engine = None
+            self._migrated = False
+
+    # --- the application --------------------------------------------------------------------------------------------
+
+    def enqueue(
+        self, drafts: Sequence[JobDraft], *, connection: object | None = None, now: datetime | None = None
+    ) -> Sequence[int]:
+        """Store ``drafts``; in the caller's transaction, where a ``connection`` is given.
+
+        Args:
+            drafts: the jobs.
+            connection: a Session, scoped_session or Connection of SQLAlchemy.
+            now: the present, None for the store's clock.
+        """
+        if not drafts:
+            return ()
+        if connection is not None:
+            return self._enqueue_joined(drafts, _borrowed(connection), now)
+        with self._writing(now) as (own, moment):
+            ids = self._insert(own, drafts, moment)
+        self._wake()
+        return ids
+
+    def _enqueue_joined(
+        self, drafts: Sequence[JobDraft], connection: Connection, now: datetime | None
+    ) -> Sequence[int]:
+        with self._named_errors():
+            self._dialect.check_same_database(connection)
+            moment = now or self._dialect.clock(connection)
+            try:
+                return self._insert(connection, drafts, moment)
+            except DBAPIError as error:
+                if not (self._dialect.migrates_itself and self._dialect.is_missing_table(error)):
+                    raise
+            # The very first job: another connection would wait for the caller's own lock, so the tables are made here.
+            migrations.migrate(connection, self._tables)
+            return self._insert(connection, drafts, moment)
+
+    def _insert(self, connection: Connection, drafts: Sequence[JobDraft], now: datetime) -> Sequence[int]:
+        jobs = self._tables.jobs
+        rows = [_row(lifecycle.drafted(draft, id=0, now=now), without={"id"}) for draft in drafts]
+        if len(rows) == 1:
+            key = connection.execute(insert(jobs), rows[0]).inserted_primary_key
+            return (int(key[0]),) if key else ()
+        stored = insert(jobs).returning(jobs.c.id, sort_by_parameter_order=True)
+        return tuple(connection.scalars(stored, rows))
+
+    # --- a worker's life --------------------------------------------------------------------------------------------
+
+    def register(self, worker: WorkerRecord, *, now: datetime | None = None) -> None:
+        """Make the worker known, once its life can be proven."""
+        self._connected_and_migrated()
+        self._dialect.worker_began(worker.id)
+        row = msgspec.structs.asdict(worker)
+        row["queues"] = None if worker.queues is None else msgspec.json.encode(worker.queues).decode()
+        with self._writing(now) as (connection, moment):
+            connection.execute(insert(self._tables.workers), row | {"beat_at": moment, "started_at": moment})
+
+    def beat(self, worker: str, *, now: datetime | None = None) -> bool:
+        """Raise the worker's beat by one."""
+        workers = self._tables.workers
+        with self._writing(now) as (connection, moment):
+            raised = update(workers).where(workers.c.id == worker).values(beat=workers.c.beat + 1, beat_at=moment)
+            return connection.execute(raised).rowcount == 1
+
+    def unregister(self, worker: str, *, now: datetime | None = None) -> Sequence[JobRecord]:
+        """Forget a worker that ends in good order."""
+        workers = self._tables.workers
+        with self._writing(now) as (connection, moment):
+            known = connection.execute(delete(workers).where(workers.c.id == worker)).rowcount
+            # Without its row it was declared dead: its jobs are for the rescuer.
+            released = self._release(connection, worker, (), moment) if known else ()
+        self._dialect.worker_ended(worker)
+        self._wake()
+        return released
+
+    def page(self, worker: str, *, slots: int) -> Page:
+        """Return the worker's page; on SQLite it lies in the file that proves its life."""
+        return self._dialect.page(worker, slots=slots)
+
+    # --- the way of a job -------------------------------------------------------------------------------------------
+
+    def claim(
+        self,
+        worker: str,
+        *,
+        queues: Sequence[str] | None = None,
+        limit: int,
+        alone: bool = False,
+        now: datetime | None = None,
+    ) -> Exchange:
+        """Take ready jobs for ``worker``, most urgent first."""
+        return self.exchange(worker, (), queues=queues, limit=limit, alone=alone, now=now)
+
+    def settle(self, worker: str, settlements: Sequence[Settlement], *, now: datetime | None = None) -> frozenset[int]:
+        """Write the outcomes of jobs that run under ``worker``."""
+        with self._writing(now) as (connection, moment):
+            return self._settle(connection, worker, settlements, moment)
+
+    def exchange(
+        self,
+        worker: str,
+        settlements: Sequence[Settlement],
+        *,
+        queues: Sequence[str] | None = None,
+        limit: int,
+        alone: bool = False,
+        now: datetime | None = None,
+    ) -> Exchange:
+        """Settle and claim in one transaction."""
+        if not settlements:
+            idle = self._nothing_to_claim(worker, queues, limit, alone)
+            if idle is not None:
+                return idle
+        with self._writing(now) as (connection, moment):
+            written = self._settle(connection, worker, settlements, moment)
+            alive = self._guard(connection, worker)
+            records = self._claim(connection, worker, queues, limit, alone, moment) if alive else ()
+        return Exchange(settled=written, claimed=records, alive=alive)
+
+    def _nothing_to_claim(
+        self,
+        worker: str,
+        queues: Sequence[str] | None,
+        limit: int,
+        alone: bool,  # noqa: FBT001
+    ) -> Exchange | None:
+        """Look before taking the write lock: an idle worker only reads."""
+        with self._reading() as connection:
+            alive = self._guard(connection, worker)
+            if alive and limit > 0 and connection.scalar(self._candidates(connection, queues, alone, 1)) is not None:
+                return None
+        return Exchange(settled=frozenset(), claimed=(), alive=alive)
+
+    def _settle(
+        self, connection: Connection, worker: str, settlements: Sequence[Settlement], now: datetime
+    ) -> frozenset[int]:
+        passing = self._held(connection, worker, settlements)
+        gone, left, history = [], [], []
+        for settlement in passing:
+            record = settlement.record
+            after = lifecycle.settled(record, settlement.outcome, now=now)
+            if after is not None:
+                left.append(after)
+                history.append(lifecycle.attempted(record, settlement.outcome, now=now))
+            else:
+                gone.append(record)
+        self._remove(connection, gone)
+        self._write(connection, left, history)
+        return frozenset(settlement.record.id for settlement in passing)
+
+    def _held(self, connection: Connection, worker: str, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
+        """The fence: keep what still runs under this worker by this very claim, and hold it to the end."""
+        jobs = self._tables.jobs
+        claims: set[Claim] = set()
+        for ids in _chunks([settlement.record.id for settlement in settlements]):
+            # Found by primary key, whatever the statistics say; the fence is a filter.
+            held = select(jobs.c.id, jobs.c.lock_token).where(
+                jobs.c.id.in_(ids), jobs.c.state == JobState.RUNNING.value, jobs.c.locked_by == worker
+            )
+            claims.update((row.id, row.lock_token) for row in connection.execute(held.with_for_update()))
+        passing: dict[int, Settlement] = {}
+        for settlement in settlements:
+            if (settlement.record.id, settlement.record.lock_token) in claims:
+                passing.setdefault(settlement.record.id, settlement)
+        return list(passing.values())
+
+    def _guard(self, connection: Connection, worker: str) -> bool:
+        """Say whether the worker's row is there: a claim for the dead must take nothing."""
+        workers = self._tables.workers
+        return connection.scalar(select(workers.c.id).where(workers.c.id == worker)) is not None
+
+    def _claim(
+        self,
+        connection: Connection,
+        worker: str,
+        queues: Sequence[str] | None,
+        limit: int,
+        alone: bool,  # noqa: FBT001
+        now: datetime,
+    ) -> Sequence[JobRecord]:
+        if limit <= 0:
+            return ()
+        jobs = self._tables.jobs
+        first = self._candidates(connection, queues, alone, limit).subquery()
+        rows = connection.execute(select(jobs).where(jobs.c.id.in_(select(first.c.id))))
+        records = [lifecycle.claimed(_record(row), worker=worker, now=now) for row in rows]
+        if records:
+            taken = (
+                update(jobs)
+                .where(jobs.c.id == bindparam("this"))
+                .values(
+                    state=JobState.RUNNING.value,
+                    locked_by=worker,
+                    locked_at=now,
+                    lock_token=bindparam("token"),
+                    attempts=bindparam("tries"),
+                )
+            )
+            connection.execute(taken, [{"this": r.id, "token": r.lock_token, "tries": r.attempts} for r in records])
+        return sorted(records, key=lambda record: (record.priority, record.run_at, record.id))
+
+    def _candidates(
+        self,
+        connection: Connection,
+        queues: Sequence[str] | None,
+        alone: bool,  # noqa: FBT001
+        limit: int,
+    ) -> Select[Any]:
+        """Return the statement for the first ready ids: a merge of one ordered read per queue."""
+        jobs = self._tables.jobs
+        if queues is None:
+            queues = tuple(connection.scalars(self._ready_queues(alone))) or ("",)
+        ready = select(jobs.c.id, jobs.c.priority, jobs.c.run_at).where(_ready(jobs, alone))
+        reads = [ready.where(jobs.c.queue == queue) for queue in dict.fromkeys(queues)]
+        return self._dialect.merged(reads, ("priority", "run_at", "id"), limit)
+
+    def _ready_queues(self, alone: bool) -> Select[tuple[str]]:  # noqa: FBT001
+        """Return the statement for the queues that have ready jobs: one look into the index for each."""
+        return _distinct(self._tables.jobs.c.queue, _ready(self._tables.jobs, alone))
+
+    def promote(self, *, limit: int = 1000, now: datetime | None = None) -> int:
+        """Make due jobs ready, urgent first."""
+        due_at = self.next_run_at()
+        if due_at is None or due_at > (now or self._now()):
+            return 0
+        jobs = self._tables.jobs
+        with self._writing(now) as (connection, moment):
+            due = self._due(connection, limit, moment)
+            promoted = update(jobs).where(jobs.c.id == bindparam("this")).values(state=JobState.READY.value)
+            if due:
+                connection.execute(promoted, [{"this": due_id} for due_id in due])
+        if due:
+            self._wake()
+        return len(due)
+
+    def _due(self, connection: Connection, limit: int, now: datetime) -> Sequence[int]:
+        jobs = self._tables.jobs
+        scheduled = jobs.c.state == literal_column("'scheduled'")
+        priorities = connection.scalars(_distinct(jobs.c.priority, scheduled)).all()
+        if not priorities:
+            return ()
+        waiting = select(jobs.c.id, jobs.c.priority, jobs.c.run_at).where(scheduled, jobs.c.run_at <= now)
+        reads = [waiting.where(jobs.c.priority == priority) for priority in priorities]
+        return connection.scalars(self._dialect.merged(reads, ("priority", "run_at", "id"), limit)).all()
+
+    def release(self, worker: str, *, held: Collection[Claim] = (), now: datetime | None = None) -> Sequence[JobRecord]:
+        """Give back what runs under ``worker`` and is not among what it holds."""
+        jobs = self._tables.jobs
+        with self._reading() as connection:
+            mine = select(jobs.c.id, jobs.c.lock_token).where(_running_under(jobs, worker))
+            if all((row.id, row.lock_token) in held for row in connection.execute(mine)):
+                return ()
+        with self._writing(now) as (connection, moment):
+            released = self._release(connection, worker, held, moment)
+        self._wake()
+        return released
+
+    def _release(
+        self, connection: Connection, worker: str, held: Collection[Claim], now: datetime
+    ) -> Sequence[JobRecord]:
+        running = self._locked(connection, _running_under(self._tables.jobs, worker))
+        lost = [record for record in running if (record.id, record.lock_token) not in held]
+        left = [lifecycle.settled(record, lifecycle.Released(), now=now) for record in lost]
+        return self._write(connection, [record for record in left if record is not None])
+
+    # --- the dead ---------------------------------------------------------------------------------------------------
+
+    def is_dead(self, worker: WorkerRecord) -> bool | None:
+        """Ask the kernel, where this host can."""
+        return self._dialect.is_dead(worker.id)
+
+    def notes(self, worker: WorkerRecord) -> Mapping[Claim, Trace] | None:
+        """Read the dead worker's page, where this host can."""
+        return self._dialect.notes(worker.id)
+
+    def rescue(
+        self,
+        worker: str,
+        *,
+        beat: int | None = None,
+        notes: Mapping[Claim, Trace] | None = None,
+        now: datetime | None = None,
+    ) -> Sequence[JobRecord] | None:
+        """Take back the jobs of a dead worker: first its row goes, then its jobs."""
+        workers = self._tables.workers
+        proven = [workers.c.id == worker]
+        if beat is not None:
+            proven.append(workers.c.beat == beat)
+        with self._writing(now) as (connection, moment):
+            if not connection.execute(delete(workers).where(*proven)).rowcount:
+                return None
+            # A statement of its own: it sees a claim that was still waiting while the row went.
+            running = self._locked(connection, _running_under(self._tables.jobs, worker))
+            taken = self._take_back(connection, running, notes, moment)
+        self._dialect.worker_ended(worker)
+        self._wake()
+        return taken
+
+    def sweep(self, *, now: datetime | None = None) -> Sequence[JobRecord]:
+        """Take back jobs that run under an id without a worker row."""
+        jobs, workers = self._tables.jobs, self._tables.workers
+        orphaned = (
+            jobs.c.state == literal_column("'running'"),
+            ~select(workers.c.id).where(workers.c.id == jobs.c.locked_by).exists(),
+        )
+        with self._reading() as connection:
+            if connection.scalar(select(jobs.c.id).where(*orphaned).limit(1)) is None:
+                return ()
+        with self._writing(now) as (connection, moment):
+            taken = self._take_back(connection, self._locked(connection, *orphaned), None, moment)
+        self._wake()
+        return taken
+
+    def _take_back(
+        self,
+        connection: Connection,
+        running: Sequence[JobRecord],
+        notes: Mapping[Claim, Trace] | None,
+        now: datetime,
+    ) -> Sequence[JobRecord]:
+        traces = {record.id: _trace(record, notes) for record in running}
+        left = [lifecycle.rescued(record, traces[record.id], now=now) for record in running]
+        history = [lifecycle.lost(record, traces[record.id], now=now) for record in running]
+        return self._write(connection, left, history)
+
+    # --- operators --------------------------------------------------------------------------------------------------
+
+    def get(self, id: int) -> JobRecord | None:
+        """Return the job, or None."""
+        with self._reading() as connection:
+            row = connection.execute(select(self._tables.jobs).where(self._tables.jobs.c.id == id)).first()
+        return None if row is None else _record(row)
+
+    def jobs(self, filter: JobFilter | None = None, *, after: int = 0, limit: int = 100) -> Sequence[JobRecord]:
+        """Return jobs by id."""
+        jobs = self._tables.jobs
+        page = select(jobs).where(jobs.c.id > after, *_matching(jobs, filter)).order_by(jobs.c.id).limit(limit)
+        with self._reading() as connection:
+            return [_record(row) for row in connection.execute(page)]
+
+    def attempts(self, id: int) -> Sequence[JobAttempt]:
+        """Return the failed tries of a job, oldest first."""
+        attempts = self._tables.attempts
+        fields = [attempts.c[field] for field in JobAttempt.__struct_fields__]
+        history = select(*fields).where(attempts.c.job_id == id).order_by(attempts.c.id)
+        with self._reading() as connection:
+            return [JobAttempt(**row._mapping) for row in connection.execute(history)]  # noqa: SLF001 - its public name
+
+    def counts(self) -> Mapping[tuple[str, JobState], int]:
+        """Return how many jobs there are per queue and state."""
+        jobs = self._tables.jobs
+        grouped = select(jobs.c.queue, jobs.c.state, func.count()).group_by(jobs.c.queue, jobs.c.state)
+        with self._reading() as connection:
+            return {(queue, JobState(state)): number for queue, state, number in connection.execute(grouped)}
+
+    def next_run_at(self) -> datetime | None:
+        """Return the earliest ``run_at`` of a scheduled job: one look into the index per priority."""
+        jobs = self._tables.jobs
+        scheduled = jobs.c.state == literal_column("'scheduled'")
+        priorities = _distinct(jobs.c.priority, scheduled).subquery()
+        first = select(func.min(jobs.c.run_at)).where(scheduled, jobs.c.priority == priorities.c.value)
+        with self._reading() as connection:
+            earliest: datetime | None = connection.scalar(
+                select(func.min(first.scalar_subquery(), type_=jobs.c.run_at.type)).select_from(priorities)
+            )
+        return earliest
+
+    def workers(self) -> Sequence[WorkerRecord]:
+        """Return the workers that are known, oldest first."""
+        workers = self._tables.workers
+        with self._reading() as connection:
+            rows = connection.execute(select(workers).order_by(workers.c.started_at, workers.c.id)).all()
+        return [_worker(row) for row in rows]
+
+    def retry(self, seen: Sequence[JobRecord], *, now: datetime | None = None) -> frozenset[int]:
+        """Make jobs ready now, with at least one more try."""
+        return self._change(seen, lifecycle.retried, now)
+
+    def cancel(self, seen: Sequence[JobRecord], *, now: datetime | None = None) -> frozenset[int]:
+        """Cancel jobs that wait."""
+        return self._change(seen, lifecycle.cancelled, now)
+
+    def edit(self, seen: Sequence[JobRecord], edit: Edit, *, now: datetime | None = None) -> frozenset[int]:
+        """Change jobs that wait."""
+        return self._change(seen, lambda record, *, now: lifecycle.edited(record, edit, now=now), now)
+
+    def delete(self, seen: Sequence[JobRecord]) -> frozenset[int]:
+        """Delete jobs that do not run, with their history."""
+        with self._writing(None) as (connection, _):
+            idle = [record for record in self._unchanged(connection, seen) if record.state is not JobState.RUNNING]
+            self._remove(connection, idle, with_history=True)
+        return frozenset(record.id for record in idle)
+
+    def clear(self, filter: JobFilter | None = None, *, running: bool = False) -> int:
+        """Delete all jobs that match, with their history."""
+        jobs, attempts = self._tables.jobs, self._tables.attempts
+        chosen = [*_matching(jobs, filter)]
+        if not running:
+            chosen.append(jobs.c.state != JobState.RUNNING.value)
+        with self._writing(None) as (connection, _):
+            connection.execute(delete(attempts).where(attempts.c.job_id.in_(select(jobs.c.id).where(*chosen))))
+            return connection.execute(delete(jobs).where(*chosen)).rowcount
+
+    def _change(
+        self, seen: Sequence[JobRecord], transition: Callable[..., JobRecord | None], now: datetime | None
+    ) -> frozenset[int]:
+        with self._writing(now) as (connection, moment):
+            after = (transition(record, now=moment) for record in self._unchanged(connection, seen))
+            left = self._write(connection, [record for record in after if record is not None])
+        self._wake()
+        return frozenset(record.id for record in left)
+
+    def _unchanged(self, connection: Connection, seen: Sequence[JobRecord]) -> Sequence[JobRecord]:
+        """The operators' fence: keep the jobs that still stand as they were seen."""
+        jobs = self._tables.jobs
+        standing = {(record.id, record.state, record.lock_token) for record in seen}
+        return [
+            record
+            for ids in _chunks([record.id for record in seen])
+            for record in self._locked(connection, jobs.c.id.in_(ids))
+            if (record.id, record.state, record.lock_token) in standing
+        ]
+
+    # --- waking up --------------------------------------------------------------------------------------------------
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` after verbs of this adapter, and after commits of others where the database tells."""
+        self._connected_and_migrated()
+        key = object()
+        self._wakes = {**self._wakes, key: wake}
+        end = self._dialect.listen(wake)
+
+        def stop() -> None:
+            self._wakes = {other: called for other, called in self._wakes.items() if other is not key}
+            end()
+
+        return stop
+
+    def _wake(self) -> None:
+        for wake in self._wakes.values():
+            wake()
+
+    # --- rows -------------------------------------------------------------------------------------------------------
+
+    def _locked(self, connection: Connection, *conditions: ColumnElement[bool]) -> Sequence[JobRecord]:
+        rows = connection.execute(select(self._tables.jobs).where(*conditions).with_for_update())
+        return [_record(row) for row in rows]
+
+    def _write(
+        self, connection: Connection, left: Sequence[JobRecord], history: Iterable[JobAttempt | None] = ()
+    ) -> Sequence[JobRecord]:
+        jobs = self._tables.jobs
+        if left:
+            values: dict[str, Any] = {
+                field: bindparam(field) for field in JobRecord.__struct_fields__ if field not in _FIXED
+            }
+            changed = update(jobs).where(jobs.c.id == bindparam("this")).values(values)
+            connection.execute(changed, [_row(record, without=_FIXED) | {"this": record.id} for record in left])
+        lines = [msgspec.structs.asdict(attempt) for attempt in history if attempt is not None]
+        if lines:
+            connection.execute(insert(self._tables.attempts), lines)
+        return left
+
+    def _remove(self, connection: Connection, gone: Sequence[JobRecord], *, with_history: bool = False) -> None:
+        jobs, attempts = self._tables.jobs, self._tables.attempts
+        if gone:
+            connection.execute(
+                delete(jobs).where(jobs.c.id == bindparam("this")), [{"this": record.id} for record in gone]
+            )
+        # Most jobs succeed at once and have no history: they are spared the look.
+        told = [record.id for record in gone if with_history or record.last_error is not None]
+        for ids in _chunks(told):
+            connection.execute(delete(attempts).where(attempts.c.job_id.in_(ids)))
+
+    # --- connections ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _writing(self, now: datetime | None) -> Iterator[tuple[Connection, datetime]]:
+        with self._named_errors(), self._dialect.writing(self._connected_and_migrated()) as connection:
+            yield connection, now or self._dialect.clock(connection)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._named_errors(), self._dialect.reading(self._connected_and_migrated()) as connection:
+            yield connection
+
+    def _now(self) -> datetime:
+        with self._reading() as connection:
+            return self._dialect.clock(connection)
+
+    def _connected_and_migrated(self) -> Engine:
+        """Return the engine; the first verb of a process opens it, and makes the tables where that is its own to do."""
+        if self._engine is not None and self._migrated and self._pid == os.getpid():
+            return self._engine
+        if self._dialect.migrates_itself:
+            self.migrate()
+        with self._opening:
+            self._migrated = True
+            return self._connected()
+
+    def _connected(self) -> Engine:
+        """Return the engine of this process: connections do not survive a fork."""
+        if self._engine is not None and self._pid != os.getpid():
+            self._engine.dispose(close=False)
+            self._engine = None
+        if self._engine is None:
+            self._pid = os.getpid()
+            self._engine = self._dialect.connect()
+        return self._engine
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            named = self._dialect.translated(error)
+            if named is None:
+                raise
+            raise named from error
+
+
+def _url(database: str | URL | Engine | AsyncEngine) -> URL:
+    if isinstance(database, Engine | AsyncEngine):
+        url = database.url
+        if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
+            raise UnsupportedStore(
+                "an engine for a SQLite database in memory was passed in",
+                why="its one connection is the application's own and cannot be shared with workers",
+                mend="use a file, MemoryAdapter(), or SQLAlchemyAdapter('sqlite:///:memory:')",
+            )
+        return url
+    try:
+        return make_url(database)
+    except ArgumentError as error:
+        raise ConfigurationError(
+            "the database URL cannot be read",
+            why="it is not of the form dialect://user:password@host/name",
+            mend="for a file beside you: sqlite:///jobs.db",
+        ) from error
+
+
+def _dialect(url: URL, durability: Durability) -> Dialect:
+    backend = url.get_backend_name()
+    if backend != "sqlite":
+        raise UnsupportedStore(
+            f"{backend} is not supported", why="this release has a dialect for sqlite", mend="use sqlite:///jobs.db"
+        )
+    return SQLiteDialect(url, durability=durability)
+
+
+def _borrowed(connection: object) -> Connection:
+    """Return the caller's own connection, in the caller's own transaction."""
+    if isinstance(connection, scoped_session):
+        connection = connection()
+    if isinstance(connection, Session):
+        try:
+            return connection.connection()
+        except UnboundExecutionError as error:
+            raise UnsupportedConnection(
+                "the session has no connection of its own",
+                why="it is bound per table, and Sapwood's tables are not among them",
+                mend="hand in session.connection(...) of the right database",
+            ) from error
+    if isinstance(connection, Connection):
+        return connection
+    if isinstance(connection, AsyncSession | AsyncConnection):
+        raise UnsupportedConnection(
+            f"an {type(connection).__name__} cannot be used from synchronous code",
+            mend="await .aperform_later(...), or call .run_sync(lambda sync: ...)",
+        )
+    raise UnsupportedConnection(
+        f"a {type(connection).__name__} cannot be joined",
+        mend="hand in a Session or Connection of SQLAlchemy, or its async twin with aperform_later",
+    )
+
+
+def _ready(jobs: Table, alone: bool) -> ColumnElement[bool]:  # noqa: FBT001
+    # Written out, not bound: a partial index serves only a condition that the planner can read.
+    return (jobs.c.state == literal_column("'ready'")) & (jobs.c.alone == literal_column("1" if alone else "0"))
+
+
+def _running_under(jobs: Table, worker: str) -> ColumnElement[bool]:
+    return (jobs.c.state == literal_column("'running'")) & (jobs.c.locked_by == worker)
+
+
+def _distinct(column: ColumnElement[Any], condition: ColumnElement[bool]) -> Select[Any]:
+    """Return the statement for a column's distinct values, by one look into its index for each (a loose index scan)."""
+    first = select(func.min(column).label("value")).where(condition)
+    found = first.cte("loose", recursive=True)
+    following = select(func.min(column)).where(condition, column > found.c.value).scalar_subquery()
+    found = found.union_all(select(following).where(found.c.value.is_not(None)))
+    return select(found.c.value).where(found.c.value.is_not(None))
+
+
+def _matching(jobs: Table, filter: JobFilter | None) -> Iterator[ColumnElement[bool]]:
+    if filter is None:
+        return
+    if filter.states is not None:
+        yield jobs.c.state.in_([state.value for state in filter.states])
+    if filter.queues is not None:
+        yield jobs.c.queue.in_(filter.queues)
+    if filter.jobs is not None:
+        yield jobs.c.job.in_(filter.jobs)
+
+
+def _trace(record: JobRecord, notes: Mapping[Claim, Trace] | None) -> Trace:
+    if notes is None:
+        return Trace.UNKNOWN
+    return notes.get((record.id, record.lock_token), Trace.NOT_STARTED)
+
+
+def _record(row: Any) -> JobRecord:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    values["state"] = JobState(values["state"])
+    values["alone"] = bool(values["alone"])
+    return JobRecord(**values)
+
+
+def _row(record: JobRecord, *, without: Collection[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        field: getattr(record, field) for field in JobRecord.__struct_fields__ if field not in without
+    }
+    values["state"] = record.state.value
+    values["alone"] = int(record.alone)
+    return values
+
+
+def _worker(row: Any) -> WorkerRecord:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    if values["queues"] is not None:
+        values["queues"] = msgspec.json.decode(values["queues"], type=list[str])
+    return WorkerRecord(**values)
+
+
+def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(ids), _CHUNK):
+        yield ids[start : start + _CHUNK]

@@ -1,0 +1,168 @@
+"""The tables, said once in SQLAlchemy's words: :mod:`sapwood.record` tells what each column means."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from sapwood.errors import ConfigurationError
+from sapwood.record import JobAttempt, JobRecord, JobState, WorkerRecord
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_LONGEST_NAME = "jobs_scheduled_idx"
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware moment in UTC, to the microsecond. SQLite keeps it as text that sorts."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Ask a server for its own type with time zone, where it has one."""
+        return dialect.type_descriptor(DateTime(timezone=dialect.name == "postgresql"))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Send UTC."""
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return an aware moment."""
+        del dialect
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# SQLite gives out ids only for a column that is exactly INTEGER.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Tables:
+    """The tables of one installation.
+
+    Args:
+        prefix: what their names begin with.
+        schema: the schema they live in, None for the connection's own.
+
+    Raises:
+        ConfigurationError: a name that is no plain identifier.
+    """
+
+    def __init__(self, prefix: str = "background_", schema: str | None = None) -> None:
+        for name in (f"{prefix}{_LONGEST_NAME}", schema):
+            if name is not None and not _IDENTIFIER.fullmatch(name):
+                raise ConfigurationError(
+                    f"{name!r} cannot name a table or a schema",
+                    why="names hold letters, digits and underscores, begin with no digit, and have at most 63 places",
+                    mend="choose another prefix= or schema=",
+                )
+        self.metadata = MetaData(schema=schema)
+        self.jobs = _jobs(self.metadata, prefix)
+        self.attempts = _attempts(self.metadata, prefix)
+        self.workers = _workers(self.metadata, prefix)
+        self.meta = Table(
+            f"{prefix}meta",
+            self.metadata,
+            Column("key", String(64), primary_key=True),
+            Column("value", String(255), nullable=False),
+        )
+
+
+def _jobs(metadata: MetaData, prefix: str) -> Table:
+    name = f"{prefix}jobs"
+    states = ", ".join(f"'{state}'" for state in JobState)
+    table = Table(
+        name,
+        metadata,
+        Column("id", _Id, primary_key=True, autoincrement=True),
+        Column("state", String(16), nullable=False),
+        Column("queue", String(128), nullable=False),
+        Column("priority", SmallInteger, nullable=False),
+        Column("run_at", Instant, nullable=False),
+        Column("job", String(255), nullable=False),
+        Column("args", Text, nullable=False),
+        Column("attempts", Integer, nullable=False),
+        Column("max_attempts", Integer, nullable=False),
+        Column("lock_token", BigInteger, nullable=False),
+        Column("locked_by", String(32)),
+        Column("locked_at", Instant),
+        Column("deaths", SmallInteger, nullable=False),
+        Column("alone", SmallInteger, nullable=False),
+        Column("last_error", Text),
+        Column("unknown_since", Instant),
+        Column("failed_at", Instant),
+        Column("finished_at", Instant),
+        Column("created_at", Instant, nullable=False),
+        Column("result", Text),
+        CheckConstraint(f"state IN ({states})", name=f"{name}_state"),
+        CheckConstraint("(state = 'running') = (locked_by IS NOT NULL)", name=f"{name}_locked"),
+        CheckConstraint("priority BETWEEN 1 AND 100", name=f"{name}_priority"),
+        # A deleted id must never come back: a late outcome of the old job could meet the new one.
+        sqlite_autoincrement=True,
+    )
+    assert tuple(table.columns.keys()) == JobRecord.__struct_fields__  # noqa: S101 - a slip of ours, not of a user
+    _partial_index(f"{name}_ready_idx", "state = 'ready' AND alone = 0", table, "queue", "priority", "run_at", "id")
+    _partial_index(f"{name}_alone_idx", "state = 'ready' AND alone = 1", table, "queue", "priority", "run_at", "id")
+    _partial_index(f"{name}_scheduled_idx", "state = 'scheduled'", table, "priority", "run_at", "id")
+    _partial_index(f"{name}_running_idx", "state = 'running'", table, "locked_by")
+    return table
+
+
+def _partial_index(name: str, where: str, table: Table, *columns: str) -> None:
+    """Index only the rows that a verb looks for, so that all other rows cost it nothing."""
+    condition = text(where)
+    Index(name, *(table.c[column] for column in columns), sqlite_where=condition, postgresql_where=condition)
+
+
+def _attempts(metadata: MetaData, prefix: str) -> Table:
+    table = Table(
+        f"{prefix}attempts",
+        metadata,
+        Column("id", _Id, primary_key=True, autoincrement=True),
+        Column("job_id", BigInteger, nullable=False, index=True),
+        Column("attempt", Integer, nullable=False),
+        Column("worker", String(32)),
+        Column("started_at", Instant),
+        Column("finished_at", Instant, nullable=False),
+        Column("error", Text, nullable=False),
+        Column("traceback", Text),
+    )
+    assert tuple(table.columns.keys())[1:] == JobAttempt.__struct_fields__  # noqa: S101 - a slip of ours
+    return table
+
+
+def _workers(metadata: MetaData, prefix: str) -> Table:
+    table = Table(
+        f"{prefix}workers",
+        metadata,
+        Column("id", String(32), primary_key=True),
+        Column("host", String(255), nullable=False),
+        Column("pid", Integer, nullable=False),
+        Column("queues", Text),
+        Column("concurrency", Integer, nullable=False),
+        Column("release", String(32), nullable=False),
+        Column("beat", BigInteger, nullable=False),
+        Column("beat_at", Instant),
+        Column("started_at", Instant),
+    )
+    assert tuple(table.columns.keys()) == WorkerRecord.__struct_fields__  # noqa: S101 - a slip of ours
+    return table
