@@ -1,0 +1,313 @@
+"""The application: which adapters keep its jobs, which queues and workers it has, and who is told what happens."""
+
+import difflib
+import importlib
+import logging
+import pkgutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from sapwood import registry
+from sapwood.adapters.base import BaseAdapter
+from sapwood.context import JobContext
+from sapwood.errors import ConfigurationError, NoApp, UnknownAdapter, UnknownQueue
+from sapwood.events import Events, JobsEnqueued
+from sapwood.log import LogListener
+from sapwood.record import JobDraft
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+Middleware = Callable[[JobContext], "AbstractContextManager[Any] | AbstractAsyncContextManager[Any]"]
+"""From the context of a run to what is entered around it. An async one serves async jobs only."""
+
+
+class WorkerGroup(Struct, frozen=True, kw_only=True):
+    """Workers that are alike.
+
+    Raises:
+        ConfigurationError: a value that no worker could use.
+    """
+
+    queues: Sequence[str] | None = None
+    """The queues they serve, None for all."""
+
+    count: int = 1
+    """How many processes."""
+
+    concurrency: int = 5
+    """How many jobs each of them runs at once."""
+
+    adapter: str = "default"
+    """The name of the adapter whose jobs they take."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no worker could use."""
+        if self.queues is not None and not _strings(self.queues, "WorkerGroup(queues=...)"):
+            raise ConfigurationError("a WorkerGroup has an empty list of queues", mend="leave queues out to serve all")
+        for name in ("count", "concurrency"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"WorkerGroup({name}={value!r})", why="it is a whole number from 1 up")
+
+
+class _Transaction(Struct, eq=False):
+    """A connection of the caller's that jobs join."""
+
+    app: "Sapwood"
+    adapter: str
+    connection: object
+    is_open: bool = True
+    """False once the block has been left: a task that it started must not go on to use its connection."""
+
+
+_transactions: ContextVar[tuple[_Transaction, ...]] = ContextVar("sapwood_transactions", default=())
+
+_current: "Sapwood | None" = None
+_making = threading.Lock()
+
+
+def current_app() -> "Sapwood":
+    """Return the app that was made last.
+
+    Raises:
+        NoApp: none was made yet.
+    """
+    if _current is None:
+        raise NoApp(
+            "there is no app",
+            why="no Sapwood was made in this process before a job was enqueued",
+            mend='app = Sapwood("sqlite:///jobs.db"), in a module that is imported first',
+        )
+    return _current
+
+
+class Sapwood:
+    """An application with background jobs. Nothing is opened or created until it is used.
+
+    The one made last is the current one, which serves every job class that names no other (``class A(Job, app=two)``).
+
+    Args:
+        store: where jobs are kept: a URL, an engine of SQLAlchemy, or an adapter. Short for
+            ``adapters={"default": store}``.
+        adapters: several such places by name.
+        queues: the queues there are: a job in any other is an error. None: any name will do.
+        workers: the groups of workers, one worker per adapter if none are given.
+        imports: modules, and packages with all their modules, that define jobs.
+        logger: for what Sapwood and the jobs have to say, the standard library's ``sapwood`` if none is given.
+        middleware: each is called with the :class:`JobContext` of a run and returns a context manager around it.
+
+    Raises:
+        ConfigurationError: something is declared wrongly.
+    """
+
+    def __init__(
+        self,
+        store: Any = None,
+        *,
+        adapters: Mapping[str, Any] | None = None,
+        queues: Sequence[str] | None = None,
+        workers: Sequence[WorkerGroup] = (),
+        imports: Sequence[str] = (),
+        logger: Any = None,
+        middleware: Sequence[Middleware] = (),
+    ) -> None:
+        self.adapters: Mapping[str, BaseAdapter] = MappingProxyType(_adapters(store, adapters))
+        """The adapters by name."""
+
+        self.queues = None if queues is None else tuple(_strings(queues, "queues"))
+        """The queues that are declared, None for any."""
+
+        self.imports = tuple(_strings(imports, "imports"))
+        """The modules and packages with jobs."""
+
+        self.logger: Any = logging.getLogger("sapwood") if logger is None else logger
+        """The app's logger."""
+
+        self.middleware = tuple(middleware)
+        """What is wrapped around each job, the outermost first."""
+
+        self.events = Events()
+        """Where facts are told; ``app.events.listen(listener)`` to hear of them."""
+
+        self.workers = tuple(workers) or tuple(WorkerGroup(adapter=name) for name in self.adapters)
+        """The groups of workers."""
+
+        for group in self.workers:
+            self.adapter(group.adapter)
+            for queue in group.queues or ():
+                self.check_queue(queue)
+        self.events.listen(LogListener(self.logger_for))
+        self._become_current()
+
+    def __repr__(self) -> str:
+        stores = ", ".join(f"{name}={adapter.describe()!r}" for name, adapter in self.adapters.items())
+        return f"<Sapwood {stores}>"
+
+    # --- enqueuing --------------------------------------------------------------------------------------------------
+
+    def enqueue(
+        self, drafts: Sequence[JobDraft], *, adapter: str = "default", connection: object | None = None
+    ) -> Sequence[int]:
+        """Store drafts in one round trip, in the transaction of ``connection`` if one is given; return their ids."""
+        ids = self.adapter(adapter).enqueue(drafts, connection=connection)
+        self.events.emit(JobsEnqueued(tuple(drafts), tuple(ids)))
+        return ids
+
+    @contextmanager
+    def transaction(self, connection: object, *, adapter: str = "default") -> Iterator[None]:
+        """Have every job that is enqueued inside the block join the transaction of ``connection``.
+
+        It is never committed, rolled back or closed here. Jobs of another adapter, and those with a ``connection`` of
+        their own, go their own way. A task or thread that outlives the block does not join any more.
+
+        Args:
+            connection: a Session, Connection, AsyncSession or AsyncConnection of SQLAlchemy.
+            adapter: the name of the adapter whose database that is.
+        """
+        self.adapter(adapter)
+        transaction = _Transaction(self, adapter, connection)
+        token = _transactions.set((*_transactions.get(), transaction))
+        try:
+            yield
+        finally:
+            transaction.is_open = False
+            _transactions.reset(token)
+
+    def joined(self, adapter: str) -> object | None:
+        """Return the connection that jobs of ``adapter`` join here and now, the innermost :meth:`transaction`'s."""
+        for transaction in reversed(_transactions.get()):
+            if transaction.app is self and transaction.adapter == adapter and transaction.is_open:
+                return transaction.connection
+        return None
+
+    # --- what is declared -------------------------------------------------------------------------------------------
+
+    def adapter(self, name: str = "default") -> BaseAdapter:
+        """Return the adapter of that name.
+
+        Raises:
+            UnknownAdapter: there is none.
+        """
+        try:
+            return self.adapters[name]
+        except KeyError:
+            raise UnknownAdapter(
+                f"there is no adapter {name!r}",
+                why=f"the app has {_listed(self.adapters)}",
+                mend=_mend(name, self.adapters),
+            ) from None
+
+    def check_queue(self, queue: str) -> None:
+        """See that the app has that queue.
+
+        Raises:
+            UnknownQueue: it declares its queues, and not that one.
+        """
+        if self.queues is not None and queue not in self.queues:
+            raise UnknownQueue(
+                f"queue {queue!r} is not declared",
+                why=f"the app has {_listed(self.queues)}",
+                mend=_mend(queue, self.queues) or f"Sapwood(queues=[..., {queue!r}])",
+            )
+
+    def logger_for(self, job: str) -> Any:
+        """Return the logger for jobs of that stored name: the class's own, or the app's. No name means the app."""
+        job_class = registry.find(job)
+        own = None if job_class is None else job_class.logger_of_class
+        return self.logger if own is None else own
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Import every module with jobs, and see that no two classes claim one name.
+
+        Raises:
+            ConfigurationError: a module in ``imports`` is not there. What a module raises comes through as it is.
+            DuplicateJobName: two classes claim one name.
+        """
+        for name in self.imports:
+            _import(name)
+        registry.check()
+
+    def migrate(self) -> Mapping[str, Sequence[str]]:
+        """Bring the tables of every adapter up to this release; return the steps that each took."""
+        return {name: adapter.migrate() for name, adapter in self.adapters.items()}
+
+    def close(self) -> None:
+        """Let go of connections and files. Whatever is used next opens them again."""
+        for adapter in self.adapters.values():
+            adapter.close()
+
+    def _become_current(self) -> None:
+        global _current
+        with _making:
+            before, _current = _current, self
+        if before is not None:
+            self.logger.info("%r is the current app now, %r was it before", self, before)
+
+
+def _adapters(store: Any, adapters: Mapping[str, Any] | None) -> dict[str, BaseAdapter]:
+    if (store is None) == (adapters is None):
+        raise ConfigurationError(
+            "Sapwood needs to know where jobs are kept, once"
+            if store is None
+            else "Sapwood was told twice where jobs are kept",
+            mend='Sapwood("sqlite:///jobs.db"), or Sapwood(adapters={"default": ..., "audit": ...})',
+        )
+    places = {"default": store} if adapters is None else dict(adapters)
+    if not places:
+        raise ConfigurationError("adapters={} is empty", mend='Sapwood("sqlite:///jobs.db")')
+    return {name: _adapter(place) for name, place in places.items()}
+
+
+def _adapter(place: Any) -> BaseAdapter:
+    if isinstance(place, BaseAdapter):
+        return place
+    if not isinstance(place, str) and not hasattr(place, "url") and not hasattr(place, "get_backend_name"):
+        raise ConfigurationError(
+            f"jobs cannot be kept in a {type(place).__name__}",
+            why="a place is a URL, an engine of SQLAlchemy, or an adapter",
+            mend='Sapwood("sqlite:///jobs.db")',
+        )
+    from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter  # noqa: PLC0415 - an app with other adapters needs no SQLAlchemy
+
+    return SQLAlchemyAdapter(place)
+
+
+def _strings(values: Sequence[Any], what: str) -> Sequence[str]:
+    if isinstance(values, str) or not all(isinstance(value, str) and value for value in values):
+        mend = f"[{values!r}]" if isinstance(values, str) else ""
+        raise ConfigurationError(f"{what} is {values!r}", why="it is a list of names", mend=mend)
+    return values
+
+
+def _import(name: str) -> None:
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigurationError(
+            f"there is no module {name!r}, which Sapwood(imports=...) names",
+            why=f"{error.name!r} is not on the path of this Python",
+            mend="correct the name, or start from the directory that holds it",
+        ) from error
+    for found in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{name}."):
+        if not found.name.endswith(".__main__"):  # that one is a program: importing it would run it
+            _import(found.name)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "none"
+
+
+def _mend(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,194 @@
+"""One record in, one outcome out. The executor calls ``perform`` and judges what came of it; it writes nothing."""
+
+import asyncio
+import logging
+import math
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+from sapwood import backoff, registry
+from sapwood.app import Sapwood
+from sapwood.context import JobContext
+from sapwood.errors import SapwoodError, UnknownJob
+from sapwood.events import JobEnded, JobStarted
+from sapwood.job import Job, aperform, is_async, perform
+from sapwood.lifecycle import Failed, Failure, Outcome, Retried, Succeeded, Unrecognised
+from sapwood.record import JobRecord
+
+UNKNOWN_WAIT = 60.0
+"""Seconds until a job whose class is not loaded is looked at again: another worker may know it."""
+
+UNKNOWN_PATIENCE = timedelta(hours=24)
+"""How long such a job waits for a deployment that knows its class before it fails for good."""
+
+LONGEST_WAIT = timedelta(days=366).total_seconds()
+"""No retry waits longer, whatever a backoff says."""
+
+_LONGEST_TEXT = 64 * 1024
+
+_HERE = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - compared with the text in a code object
+
+_log = logging.getLogger("sapwood")
+
+
+class Executor:
+    """Runs jobs, with any adapter or none.
+
+    Args:
+        app: whose middleware wraps each job, whose logger and listeners are told.
+    """
+
+    def __init__(self, app: Sapwood) -> None:
+        self._app = app
+
+    def is_async(self, record: JobRecord) -> bool:
+        """Say whether the record's ``perform`` is a coroutine function. A class that is not known is not."""
+        job_class = registry.find(record.job)
+        return job_class is not None and is_async(job_class)
+
+    def execute(self, record: JobRecord, *, stopping: Callable[[], bool] = lambda: False) -> Outcome:
+        """Run a claimed job to its end and return its outcome. Never raises.
+
+        A job with an ``async def perform`` gets an event loop of its own here.
+
+        Args:
+            record: the job, as the claim returned it.
+            stopping: what ``self.context.stopping`` asks.
+        """
+        with self._told(record) as run:
+            job_class = self._find(record, run)
+            context = _context(record, stopping)
+            if is_async(job_class):
+                run.value = asyncio.run(aperform(job_class, record.args, context))
+            else:
+                run.value = perform(job_class, record.args, context)
+        return run.outcome
+
+    async def aexecute(self, record: JobRecord, *, stopping: Callable[[], bool] = lambda: False) -> Outcome:
+        """Run a claimed job whose ``perform`` is a coroutine function, on the running event loop. Never raises."""
+        with self._told(record) as run:
+            job_class = self._find(record, run)
+            run.value = await aperform(job_class, record.args, _context(record, stopping))
+        return run.outcome
+
+    def _find(self, record: JobRecord, run: "_Run") -> type[Job]:
+        job_class = registry.find(record.job)
+        if job_class is None:
+            raise UnknownJob(
+                f"no job class {record.job!r} is loaded",
+                why="this worker's code does not define it, or does not import the module that does",
+                mend="name the module in Sapwood(imports=[...]), or give the class that moved aliases=[...]",
+            )
+        run.job_class = job_class
+        return job_class
+
+    @contextmanager
+    def _told(self, record: JobRecord) -> Iterator["_Run"]:
+        """Catch whatever a job raises, judge it, and tell the listeners of start and end."""
+        run = _Run()
+        self._app.events.emit(JobStarted(record))
+        began = time.perf_counter()
+        try:
+            yield run
+        except BaseException as error:  # noqa: BLE001 - sys.exit() in a job is the job's failure, not the worker's
+            run.outcome = self._judged(record, run.job_class, error)
+        else:
+            run.outcome = _succeeded(record, run)
+        self._app.events.emit(JobEnded(record, run.outcome, time.perf_counter() - began))
+
+    def _judged(self, record: JobRecord, job_class: type[Job] | None, error: BaseException) -> Outcome:
+        failure = failure_of(error)
+        if job_class is None:
+            since = record.unknown_since
+            if since is not None and record.locked_at is not None and record.locked_at - since >= UNKNOWN_PATIENCE:
+                return Failed(failure)
+            return Unrecognised(UNKNOWN_WAIT, failure)
+        if record.attempts >= record.max_attempts:
+            return Failed(failure)
+        return Retried(_wait(job_class, record.attempts), failure)
+
+
+class _Run:
+    """What is known of a run so far."""
+
+    job_class: type[Job] | None = None
+    value: Any = None
+    outcome: Outcome = Succeeded()
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Put an exception into words that every store can keep, however broken, huge or hostile it is.
+
+    NUL becomes U+FFFD, lone surrogates their escapes, and of more than 64 KiB the beginning and the end remain. The
+    values of local variables are never part of it.
+    """
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        message = str(error)
+    except BaseException:  # noqa: BLE001 - the job's own code runs here too
+        message = "(its message cannot be read)"
+    try:
+        told = "".join(traceback.format_exception(kind, error, _their_frames(error.__traceback__)))
+    except BaseException:  # noqa: BLE001 - as above
+        told = None
+    return Failure(_storable(f"{name}: {message}" if message else name), _storable(told) if told is not None else None)
+
+
+def _their_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Skip our own frames: the story begins where the job does."""
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
+        trace = trace.tb_next
+    return trace
+
+
+def _storable(text: str) -> str:
+    if len(text) > _LONGEST_TEXT:
+        half = _LONGEST_TEXT // 2
+        text = f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+    return text.replace("\0", "\ufffd").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _wait(job_class: type[Job], attempts: int) -> float:
+    """Ask the class how long to wait; a backoff that fails must not cost the job its retry."""
+    try:
+        wait = float(job_class().backoff(attempts))
+    except Exception:  # noqa: BLE001 - the job's own code runs here too
+        _log.exception("the backoff of %s failed, the usual one serves", job_class.__qualname__)
+        wait = math.nan
+    if not wait >= 0:
+        wait = backoff.polynomial(attempts)
+    return min(wait, LONGEST_WAIT)
+
+
+def _succeeded(record: JobRecord, run: _Run) -> Outcome:
+    if run.job_class is None or not run.job_class.keep:
+        return Succeeded()
+    try:
+        return Succeeded(keep=True, result=run.job_class.codec().encode_result(run.value))
+    except SapwoodError as error:
+        # The work is done: doing it again for the sake of its result would be worse than having none.
+        _log.error("the result of %s #%d is not kept: %s", record.job, record.id, error)
+        return Succeeded(keep=True)
+
+
+def _context(record: JobRecord, stopping: Callable[[], bool]) -> JobContext:
+    return JobContext(
+        job_id=record.id,
+        job=record.job,
+        queue=record.queue,
+        priority=record.priority,
+        attempt=record.attempts,
+        max_attempts=record.max_attempts,
+        run_at=record.run_at,
+        created_at=record.created_at,
+        lock_token=record.lock_token,
+        worker=record.locked_by,
+        is_stopping=stopping,
+    )

@@ -1,0 +1,628 @@
+"""What users write: ``Job`` and ``@job``, and the ways to have them run."""
+
+import asyncio
+import functools
+import inspect
+import logging
+import math
+import types
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+
+from msgspec import Struct
+
+from sapwood import backoff, registry
+from sapwood.app import Sapwood, current_app
+from sapwood.arguments import Codec
+from sapwood.context import JobContext
+from sapwood.errors import (
+    ConfigurationError,
+    InvalidPriority,
+    InvalidWait,
+    MissingPerform,
+    NoApp,
+    UnnamedJob,
+    UnsupportedConnection,
+)
+from sapwood.handle import JobHandle
+from sapwood.record import JobDraft
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+_log = logging.getLogger("sapwood")
+
+
+class Performs(Protocol[P, R_co]):
+    """A class with a ``perform``. ``Job`` itself declares none, so that a job without one is a type error."""
+
+    def perform(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Do the work."""
+        ...
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What ``set()`` was given; None leaves it to the class."""
+
+    wait: float | timedelta | None = None
+    wait_until: datetime | None = None
+    queue: str | None = None
+    priority: int | None = None
+    connection: object | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.wait is not None and self.wait_until is not None:
+            raise InvalidWait("both wait= and wait_until= are given", mend="choose one of them")
+        if self.wait is not None:
+            _check_wait(self.seconds)
+        if self.wait_until is not None and self.wait_until.tzinfo is None:
+            raise InvalidWait(
+                "wait_until is a datetime without a time zone",
+                why="nobody can tell which moment it is",
+                mend="make it aware: datetime(..., tzinfo=UTC), or moment.astimezone() for local time",
+            )
+        if self.priority is not None:
+            _check_priority(self.priority)
+        if self.queue is not None:
+            _check_queue(self.queue)
+
+    @property
+    def seconds(self) -> float:
+        """The wait in seconds, 0 where there is none."""
+        return self.wait.total_seconds() if isinstance(self.wait, timedelta) else self.wait or 0
+
+
+class PendingJob(Generic[R_co]):
+    """A job with its arguments, not yet stored: what :func:`enqueue_all` takes."""
+
+    def __init__(self, job_class: "type[Job]", options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.app = job_class.app()
+        self.job_class = job_class
+        self.connection = options.connection
+        if not job_class.can_perform():
+            raise MissingPerform(
+                f"{job_class.__qualname__} has no perform()",
+                why="it can be a base of other jobs, but not run itself",
+                mend=f"add it: def perform(self, ...) to {job_class.__qualname__}",
+            )
+        self.draft = JobDraft(
+            job=job_class.stored_name(),
+            args=job_class.codec().encode(args, kwargs),
+            queue=options.queue or job_class.queue,
+            priority=options.priority or job_class.priority,
+            max_attempts=job_class.max_attempts,
+            wait=options.seconds,
+            run_at=options.wait_until,
+        )
+        self.app.check_queue(self.draft.queue)
+
+    def enqueue(self) -> JobHandle[R_co]:
+        """Store the job."""
+        return _stored([self])[0]
+
+    async def aenqueue(self) -> JobHandle[R_co]:
+        """Store the job, from asynchronous code."""
+        return (await aenqueue_all([self]))[0]
+
+
+class Configured(Generic[P, R]):
+    """A job class with options: what ``set()`` returns."""
+
+    def __init__(self, job_class: "type[Job]", options: Options) -> None:
+        self._job_class = job_class
+        self._options = options
+
+    def perform_later(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+        """Store the job; a worker performs it."""
+        return self.build(*args, **kwargs).enqueue()
+
+    async def aperform_later(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+        """Store the job, from asynchronous code."""
+        return await self.build(*args, **kwargs).aenqueue()
+
+    def perform_now(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Perform the job here and now; nothing is stored."""
+        result: R = _performed_now(self._job_class, args, kwargs)
+        return result
+
+    def build(self, *args: P.args, **kwargs: P.kwargs) -> PendingJob[R]:
+        """Return the job with its arguments, for :func:`enqueue_all`."""
+        return PendingJob(self._job_class, self._options, args, kwargs)
+
+
+class Job:
+    """A background job: subclass it, write ``perform``, call ``perform_later``.
+
+    Class keywords, or class attributes of the same name for the first five:
+
+    Args:
+        queue: the queue it waits in.
+        priority: 1 is worked first, 100 last.
+        max_attempts: how often it is tried in all.
+        adapter: the adapter that keeps it.
+        keep: keep the row and the result after success, instead of deleting it.
+        app: the Sapwood it belongs to, instead of the one made last.
+        name: the stored name, instead of ``module:QualName``.
+        aliases: former names, so that jobs stored under them still find the class.
+        logger: a logger of its own.
+
+    Raises:
+        ConfigurationError: a value that cannot be used.
+    """
+
+    queue: ClassVar[str] = "default"
+    priority: ClassVar[int] = 50
+    max_attempts: ClassVar[int] = 24
+    adapter: ClassVar[str] = "default"
+    keep: ClassVar[bool] = False
+
+    context: JobContext
+    """The run that this instance is made for."""
+
+    _app: ClassVar[Sapwood | None] = None
+    logger_of_class: ClassVar[Any] = None
+    _codec: ClassVar[Codec | None] = None
+    runs_async: ClassVar[bool]
+
+    def __init_subclass__(  # noqa: PLR0913 - no **options: a typo in a class keyword is an error
+        cls,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        adapter: str | None = None,
+        keep: bool | None = None,
+        app: Sapwood | None = None,
+        name: str | None = None,
+        aliases: Sequence[str] | None = None,
+        logger: Any = None,
+    ) -> None:
+        super().__init_subclass__()
+        declared = {
+            "queue": queue,
+            "priority": priority,
+            "max_attempts": max_attempts,
+            "adapter": adapter,
+            "keep": keep,
+            "_app": app,
+            "_name": name,
+            "_aliases": aliases,
+            "logger_of_class": logger,
+        }
+        for attribute, value in declared.items():
+            if value is not None:
+                setattr(cls, attribute, value)
+        _check_class(cls)
+        if cls.can_perform():
+            try:
+                names = [cls.stored_name(), *cls.__dict__.get("_aliases", ())]
+            except UnnamedJob:
+                # Said when it is enqueued: a class inside a function may well be run inline only.
+                names = list(cls.__dict__.get("_aliases", ()))
+            registry.register(cls, names)
+
+    # --- having it done -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def perform_later(cls: type[Performs[P, R]], *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+        """Store the job; a worker performs it as soon as it can.
+
+        Raises:
+            InvalidArguments: ``perform`` does not accept them, or they cannot be stored.
+            UnknownQueue: the app does not declare the queue.
+            NoApp: there is no app.
+            StoreError: the store could not take it.
+        """
+        return _configured(cls).perform_later(*args, **kwargs)
+
+    @classmethod
+    async def aperform_later(cls: type[Performs[P, R]], *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+        """Store the job, from asynchronous code."""
+        return await _configured(cls).aperform_later(*args, **kwargs)
+
+    @classmethod
+    def perform_now(cls: type[Performs[P, R]], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Perform the job here and now, its arguments bound and encoded as if it were stored.
+
+        What ``perform`` raises is raised; an asynchronous ``perform`` returns its coroutine.
+        """
+        return _configured(cls).perform_now(*args, **kwargs)
+
+    @classmethod
+    def build(cls: type[Performs[P, R]], *args: P.args, **kwargs: P.kwargs) -> PendingJob[R]:
+        """Return the job with its arguments, for :func:`enqueue_all`."""
+        return _configured(cls).build(*args, **kwargs)
+
+    @overload
+    @classmethod
+    def set(
+        cls: type[Performs[P, R]],
+        *,
+        wait: float | timedelta = ...,
+        queue: str = ...,
+        priority: int = ...,
+        connection: object = ...,
+    ) -> Configured[P, R]: ...
+    @overload
+    @classmethod
+    def set(
+        cls: type[Performs[P, R]],
+        *,
+        wait_until: datetime,
+        queue: str = ...,
+        priority: int = ...,
+        connection: object = ...,
+    ) -> Configured[P, R]: ...
+    @classmethod
+    def set(cls, **options: Any) -> Any:
+        """Return the job with options for this one enqueue.
+
+        Args:
+            **options: ``wait``, seconds or a timedelta from now; or ``wait_until``, an aware datetime; ``queue`` and
+                ``priority`` instead of the class's; ``connection``, a session or connection whose transaction the
+                job is part of.
+
+        Raises:
+            InvalidOptions: they cannot be meant.
+        """
+        return Configured(cls, Options(**options))
+
+    # --- to override --------------------------------------------------------------------------------------------------
+
+    def backoff(self, attempt: int) -> float:
+        """Return the seconds to wait after try number ``attempt`` has failed. Override it for another curve."""
+        return backoff.polynomial(attempt)
+
+    # --- while it runs ------------------------------------------------------------------------------------------------
+
+    @property
+    def logger(self) -> Any:
+        """The logger for this run. One of the standard library gets the job's id, class, queue and try as extras."""
+        app = type(self).app_or_none()
+        logger = self.logger_of_class or (app.logger if app else _log)
+        if not isinstance(logger, logging.Logger):
+            return logger
+        context = self.context
+        told = {"job_id": context.job_id, "job": context.job, "queue": context.queue, "attempt": context.attempt}
+        return logging.LoggerAdapter(logger, told)
+
+    # --- for executors and tools --------------------------------------------------------------------------------------
+
+    @classmethod
+    def app(cls) -> Sapwood:
+        """Return the app that the class belongs to."""
+        return cls._app if cls._app is not None else current_app()
+
+    @classmethod
+    def app_or_none(cls) -> Sapwood | None:
+        """Return the app that the class belongs to, None where there is none: a job may run inline without."""
+        try:
+            return cls.app()
+        except NoApp:
+            return None
+
+    @classmethod
+    def stored_name(cls) -> str:
+        """Return the name under which its jobs are stored."""
+        name: str | None = cls.__dict__.get("_name")
+        return name if name is not None else registry.stored_name(cls)
+
+    @classmethod
+    def can_perform(cls) -> bool:
+        """Say whether it has a ``perform`` that is written."""
+        perform = getattr(cls, "perform", None)
+        return perform is not None and not getattr(perform, "__isabstractmethod__", False)
+
+    @classmethod
+    def codec(cls) -> Codec:
+        """Return how the arguments of its ``perform`` travel."""
+        codec: Codec | None = cls.__dict__.get("_codec")
+        if codec is None:
+            bound = isinstance(inspect.getattr_static(cls, "perform"), staticmethod | classmethod)
+            codec = Codec(cls.perform, skip=0 if bound else 1)  # type: ignore[attr-defined]
+            cls._codec = codec
+        return codec
+
+
+def enqueue_all(jobs: Iterable[PendingJob[Any]]) -> list[JobHandle[Any]]:
+    """Store many jobs, in one round trip for each adapter; return their handles in the same order."""
+    return _stored(list(jobs))
+
+
+async def aenqueue_all(jobs: Iterable[PendingJob[Any]]) -> list[JobHandle[Any]]:
+    """Store many jobs, from asynchronous code."""
+    pending = list(jobs)
+    handles: dict[int, JobHandle[Any]] = {}
+    for connection, members in _grouped(pending, _joined).values():
+        if _is_async(connection):
+
+            def store(sync: object, members: list[PendingJob[Any]] = members) -> list[JobHandle[Any]]:
+                return _stored(members, connection=sync)
+
+            stored = await connection.run_sync(store)
+        elif connection is not None:
+            # It belongs to the caller's thread, and so does its transaction.
+            stored = _stored(members)
+        else:
+            stored = await asyncio.to_thread(_stored, members)
+        handles.update(zip(map(id, members), stored, strict=True))
+    return [handles[id(job)] for job in pending]
+
+
+class FunctionJob(Generic[P, R]):
+    """A function as a job. A call stays a call."""
+
+    def __init__(self, function: Callable[..., R], job_class: type[Job], *, with_context: bool) -> None:
+        functools.update_wrapper(self, function)
+        self.job_class = job_class
+        self._function = function
+        self._with_context = with_context
+
+    def __repr__(self) -> str:
+        return f"<job {self.job_class.stored_name()}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function, here and now, with nothing in between."""
+        return self._function(JobContext(), *args, **kwargs) if self._with_context else self._function(*args, **kwargs)
+
+    def perform_now(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Perform the job here and now, as :meth:`Job.perform_now` does."""
+        return self._configured().perform_now(*args, **kwargs)
+
+    def perform_later(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+        """Store the job; a worker performs it as soon as it can."""
+        return self._configured().perform_later(*args, **kwargs)
+
+    async def aperform_later(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+        """Store the job, from asynchronous code."""
+        return await self._configured().aperform_later(*args, **kwargs)
+
+    def build(self, *args: P.args, **kwargs: P.kwargs) -> PendingJob[R]:
+        """Return the job with its arguments, for :func:`enqueue_all`."""
+        return self._configured().build(*args, **kwargs)
+
+    @overload
+    def set(
+        self, *, wait: float | timedelta = ..., queue: str = ..., priority: int = ..., connection: object = ...
+    ) -> Configured[P, R]: ...
+    @overload
+    def set(
+        self, *, wait_until: datetime, queue: str = ..., priority: int = ..., connection: object = ...
+    ) -> Configured[P, R]: ...
+    def set(self, **options: Any) -> Any:
+        """Return the job with options for this one enqueue, as :meth:`Job.set` does."""
+        return Configured(self.job_class, Options(**options))
+
+    def _configured(self) -> Configured[P, R]:
+        return Configured(self.job_class, Options())
+
+
+class _Decorator(Protocol):
+    def __call__(self, function: Callable[P, R], /) -> FunctionJob[P, R]: ...
+
+
+class _ContextDecorator(Protocol):
+    def __call__(self, function: Callable[Concatenate[JobContext, P], R], /) -> FunctionJob[P, R]: ...
+
+
+@overload
+def job(function: Callable[P, R], /) -> FunctionJob[P, R]: ...
+@overload
+def job(
+    *,
+    with_context: Literal[True],
+    queue: str = ...,
+    priority: int = ...,
+    max_attempts: int = ...,
+    adapter: str = ...,
+    keep: bool = ...,
+    app: Sapwood = ...,
+    name: str = ...,
+    aliases: Sequence[str] = ...,
+    logger: Any = ...,
+) -> _ContextDecorator: ...
+@overload
+def job(
+    *,
+    with_context: Literal[False] = False,
+    queue: str = ...,
+    priority: int = ...,
+    max_attempts: int = ...,
+    adapter: str = ...,
+    keep: bool = ...,
+    app: Sapwood = ...,
+    name: str = ...,
+    aliases: Sequence[str] = ...,
+    logger: Any = ...,
+) -> _Decorator: ...
+def job(function: Any = None, /, *, with_context: bool = False, **options: Any) -> Any:
+    """Make a job of a function.
+
+    Args:
+        function: it, where the decorator is used without parentheses.
+        with_context: pass the :class:`JobContext` as its first argument.
+        options: the class keywords of :class:`Job`.
+    """
+    if function is None:
+        return lambda function: job(function, with_context=with_context, **options)  # type: ignore[call-overload]
+    namespace = {
+        "__module__": function.__module__,
+        "__qualname__": function.__qualname__,
+        "__doc__": function.__doc__,
+        "perform": _performing(function) if with_context else staticmethod(function),
+        "_codec": Codec(function, skip=1 if with_context else 0),
+    }
+    job_class = types.new_class(function.__name__, (Job,), options, lambda filled: filled.update(namespace))
+    return FunctionJob(function, job_class, with_context=with_context)
+
+
+def _performing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a ``perform`` that passes its job's context on."""
+    if inspect.iscoroutinefunction(function):
+
+        async def aperform(self: Job, *args: Any, **kwargs: Any) -> Any:
+            return await function(self.context, *args, **kwargs)
+
+        return aperform
+
+    def perform(self: Job, *args: Any, **kwargs: Any) -> Any:
+        return function(self.context, *args, **kwargs)
+
+    return perform
+
+
+# --- performing -------------------------------------------------------------------------------------------------------
+
+
+def is_async(job_class: type[Job]) -> bool:
+    """Say whether the ``perform`` of a class is a coroutine function."""
+    known: bool | None = job_class.__dict__.get("runs_async")
+    if known is None:
+        known = job_class.runs_async = inspect.iscoroutinefunction(inspect.unwrap(job_class.perform))  # type: ignore[attr-defined]
+    return known
+
+
+def perform(job_class: type[Job], args: str, context: JobContext) -> Any:
+    """Call a synchronous ``perform`` with stored arguments, inside the app's middleware."""
+    call = _bound(job_class, args, context)
+    with ExitStack() as wrapped:
+        for middleware in _middleware(job_class):
+            wrapped.enter_context(_synchronous(middleware(context)))
+        return call()
+    return None  # a middleware swallowed what perform raised
+
+
+async def aperform(job_class: type[Job], args: str, context: JobContext) -> Any:
+    """Await an asynchronous ``perform`` with stored arguments, inside the app's middleware."""
+    call = _bound(job_class, args, context)
+    async with AsyncExitStack() as wrapped:
+        for middleware in _middleware(job_class):
+            manager = middleware(context)
+            if hasattr(manager, "__aenter__"):
+                await wrapped.enter_async_context(manager)
+            else:
+                wrapped.enter_context(manager)
+        return await call()
+
+
+def _bound(job_class: type[Job], args: str, context: JobContext) -> Callable[[], Any]:
+    positional, named = job_class.codec().decode(args)
+    instance = job_class()
+    # A frozen attrs class takes attributes only this way.
+    object.__setattr__(instance, "context", context)
+    return functools.partial(instance.perform, *positional, **named)  # type: ignore[attr-defined]
+
+
+def _performed_now(job_class: type[Job], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if not job_class.can_perform():
+        raise MissingPerform(f"{job_class.__qualname__} has no perform()", mend="add it: def perform(self, ...)")
+    encoded = job_class.codec().encode(args, kwargs)
+    context = JobContext(
+        job=job_class.__qualname__,
+        queue=job_class.queue,
+        priority=job_class.priority,
+        max_attempts=job_class.max_attempts,
+    )
+    return (aperform if is_async(job_class) else perform)(job_class, encoded, context)
+
+
+def _middleware(job_class: type[Job]) -> Sequence[Callable[[JobContext], Any]]:
+    app = job_class.app_or_none()
+    return app.middleware if app is not None else ()
+
+
+def _synchronous(manager: Any) -> Any:
+    if hasattr(manager, "__enter__"):
+        return manager
+    if inspect.iscoroutine(manager):
+        manager.close()
+    raise ConfigurationError(
+        f"a middleware returned a {type(manager).__name__} for a synchronous job",
+        why="only a context manager can be entered around it",
+        mend="decorate the middleware with @contextmanager",
+    )
+
+
+# --- storing ----------------------------------------------------------------------------------------------------------
+
+
+def _configured(job_class: Any) -> Configured[Any, Any]:
+    return Configured(job_class, Options())
+
+
+def _stored(jobs: list[PendingJob[Any]], *, connection: object | None = None) -> list[JobHandle[Any]]:
+    handles: dict[int, JobHandle[Any]] = {}
+    for target, members in _grouped(jobs, lambda job: connection or _joined(job)).values():
+        if _is_async(target):
+            raise UnsupportedConnection(
+                f"an {type(target).__name__} cannot be used from synchronous code",
+                mend="await .aperform_later(...), or aenqueue_all([...])",
+            )
+        first = members[0]
+        ids = first.app.enqueue([job.draft for job in members], adapter=first.job_class.adapter, connection=target)
+        adapter = first.app.adapter(first.job_class.adapter)
+        for job, number in zip(members, ids, strict=True):
+            handles[id(job)] = JobHandle(number, adapter, job.job_class.codec())
+    return [handles[id(job)] for job in jobs]
+
+
+def _grouped(
+    jobs: Iterable[PendingJob[Any]], connection_of: Callable[[PendingJob[Any]], Any]
+) -> dict[tuple[int, str, int], tuple[Any, list[PendingJob[Any]]]]:
+    """Put together what goes to one adapter on one connection."""
+    groups: dict[tuple[int, str, int], tuple[Any, list[PendingJob[Any]]]] = {}
+    for job in jobs:
+        connection = connection_of(job)
+        key = (id(job.app), job.job_class.adapter, id(connection))
+        groups.setdefault(key, (connection, []))[1].append(job)
+    return groups
+
+
+def _joined(job: PendingJob[Any]) -> Any:
+    return job.connection if job.connection is not None else job.app.joined(job.job_class.adapter)
+
+
+def _is_async(connection: object) -> bool:
+    """Say whether it is an AsyncSession or AsyncConnection, without importing what defines them."""
+    return hasattr(connection, "run_sync")
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def _check_class(job_class: type[Job]) -> None:
+    _check_queue(job_class.queue)
+    _check_priority(job_class.priority)
+    if type(job_class.max_attempts) is not int or job_class.max_attempts < 1:
+        raise ConfigurationError(
+            f"max_attempts of {job_class.__qualname__} is {job_class.max_attempts!r}", mend="an integer, 1 or more"
+        )
+    for attribute, kind in (("adapter", str), ("keep", bool)):
+        value = getattr(job_class, attribute)
+        if not isinstance(value, kind):
+            raise ConfigurationError(
+                f"{attribute} of {job_class.__qualname__} is {value!r}", mend=f"it must be a {kind.__name__}"
+            )
+
+
+def _check_queue(queue: Any) -> None:
+    if not isinstance(queue, str) or not 0 < len(queue) <= 128:  # noqa: PLR2004 - the width of the column
+        raise ConfigurationError(f"{queue!r} cannot name a queue", mend="a text of 1 to 128 characters")
+
+
+def _check_priority(priority: Any) -> None:
+    if type(priority) is not int or not 1 <= priority <= 100:  # noqa: PLR2004 - the promise of the product
+        raise InvalidPriority(
+            f"{priority!r} is no priority", why="1 is worked first, 100 last", mend="an integer from 1 to 100"
+        )
+
+
+def _check_wait(seconds: float) -> None:
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < math.inf:
+        raise InvalidWait(
+            f"{seconds!r} is no wait", why="a job can wait for the future only", mend="seconds >= 0, or a timedelta"
+        )

@@ -1,0 +1,148 @@
+"""The log: one line for each fact, with the job's id, class, queue, try and duration. Never its arguments."""
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+from sapwood.events import (
+    Event,
+    JobEnded,
+    JobFenced,
+    JobsEnqueued,
+    JobsReleased,
+    JobStarted,
+    StoreFailed,
+    WorkerFenced,
+    WorkerRescued,
+    WorkerStarted,
+    WorkerStopped,
+)
+from sapwood.lifecycle import Cancelled, Failed, Outcome, Released, Retried, Snoozed, Succeeded, Unrecognised
+from sapwood.record import JobRecord
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+_LONGEST_ERROR = 500
+
+
+def escaped(text: str) -> str:
+    """Return ``text`` with control and direction characters written out, so that it stays on its line."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class LogListener:
+    """Writes what happens to the logger of the job's class, or of the app.
+
+    Args:
+        logger_for: returns the logger for a stored class name; the empty name stands for the app.
+    """
+
+    def __init__(self, logger_for: Callable[[str], Any]) -> None:
+        self._logger_for = logger_for
+
+    def __call__(self, event: Event) -> None:
+        """Log a fact."""
+        match event:
+            case JobEnded():
+                self._ended(event)
+            case JobStarted(record):
+                self._line(logging.DEBUG, "%s started %s", record)
+            case JobFenced(record):
+                self._line(logging.WARNING, "%s: its outcome is refused, another worker has it by now %s", record)
+            case JobsEnqueued(drafts, ids):
+                for draft, id in zip(drafts, ids, strict=True):  # noqa: A001 - a job's own word
+                    self._say(logging.DEBUG, "%s #%d enqueued queue=%s", _name(draft.job), id, escaped(draft.queue))
+            case JobsReleased(records, why):
+                for record in records:
+                    self._line(logging.INFO, "%s given back: " + escaped(why).replace("%", "%%") + " %s", record)
+            case _:
+                self._of_workers(event)
+
+    def _ended(self, event: JobEnded) -> None:
+        logger = self._logger_for(event.record.job)
+        level = _level(event.outcome)
+        if _silent(logger, level):
+            return
+        record = event.record
+        logger.log(
+            level,
+            "%s #%d %s in %.0f ms queue=%s attempt=%d",
+            _name(record.job),
+            record.id,
+            _words(event.outcome),
+            event.seconds * 1000,
+            escaped(record.queue),
+            record.attempts,
+        )
+        failure = getattr(event.outcome, "failure", None)
+        if failure is not None and failure.traceback and not _silent(logger, logging.DEBUG):
+            story = "\n".join(escaped(line) for line in failure.traceback.splitlines())
+            logger.log(logging.DEBUG, "%s #%d traceback:\n%s", _name(record.job), record.id, story)
+
+    def _of_workers(self, event: Event) -> None:
+        match event:
+            case WorkerStarted(worker):
+                self._say(logging.INFO, "worker %s started pid=%d", worker.id, worker.pid)
+            case WorkerStopped(worker):
+                self._say(logging.INFO, "worker %s stopped", worker.id)
+            case WorkerRescued(worker, records):
+                self._say(logging.WARNING, "worker %s is dead, %d jobs taken back", worker or "(none)", len(records))
+            case WorkerFenced(worker):
+                self._say(logging.ERROR, "worker %s was declared dead while it lived; it begins anew", worker.id)
+            case StoreFailed(doing, error):
+                self._say(logging.WARNING, "the store failed (%s): %s", doing, escaped(str(error))[:_LONGEST_ERROR])
+
+    def _line(self, level: int, words: str, record: JobRecord) -> None:
+        logger = self._logger_for(record.job)
+        if not _silent(logger, level):
+            where = f"queue={escaped(record.queue)} attempt={record.attempts}"
+            logger.log(level, words, f"{_name(record.job)} #{record.id}", where)
+
+    def _say(self, level: int, words: str, *values: object) -> None:
+        logger = self._logger_for("")
+        if not _silent(logger, level):
+            logger.log(level, words, *values)
+
+
+def _silent(logger: Any, level: int) -> bool:
+    """Say whether a logger drops the level: lines are worded 50,000 times a second, or not at all."""
+    enabled = getattr(logger, "isEnabledFor", None)
+    return enabled is not None and not enabled(level)
+
+
+def _level(outcome: Outcome) -> int:
+    match outcome:
+        case Succeeded() | Released() | Snoozed() | Cancelled():
+            return logging.INFO
+        case Retried() | Unrecognised():
+            return logging.WARNING
+        case _:
+            return logging.ERROR
+
+
+def _words(outcome: Outcome) -> str:
+    match outcome:
+        case Succeeded():
+            return "done"
+        case Retried(wait, failure):
+            return f"failed, again in {wait:.0f} s: {_error(failure.error)};"
+        case Failed(failure):
+            return f"failed for good: {_error(failure.error)};"
+        case Unrecognised(wait, failure):
+            return f"not known here, again in {wait:.0f} s: {_error(failure.error)};"
+        case Snoozed(wait):
+            return f"snoozed for {wait:.0f} s"
+        case Cancelled(reason):
+            return f"cancelled: {_error(reason)};"
+        case _:
+            return "given back"
+
+
+def _error(text: str) -> str:
+    return escaped(text[:_LONGEST_ERROR])
+
+
+def _name(job: str) -> str:
+    """Return the short name of a class: what comes after its module."""
+    return escaped(job.rpartition(":")[2])

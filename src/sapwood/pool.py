@@ -1,0 +1,278 @@
+"""The hands of a worker: threads for synchronous jobs, one event loop for asynchronous ones, a limit over both."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+
+from msgspec import Struct
+
+from sapwood.adapters.base import Settlement
+from sapwood.executor import Executor
+from sapwood.lifecycle import Succeeded
+from sapwood.page import Claim, Page
+from sapwood.record import JobRecord
+
+MOST_UNWRITTEN = 1000
+"""With so many outcomes unwritten nothing new is started: a crash would repeat them all."""
+
+_log = logging.getLogger("sapwood")
+
+
+class Ended(Struct, frozen=True):
+    """A run that is over."""
+
+    settlement: Settlement
+    seconds: float
+    """How long it took."""
+
+    at: float
+    """When it ended, by ``time.monotonic``."""
+
+
+class _Waiting(Struct, frozen=True):
+    record: JobRecord
+    is_async: bool
+    since: float
+
+
+class Pool:
+    """Starts claimed jobs in the order they were fed, at most ``concurrency`` at once.
+
+    A record waits here until one atomic step takes it: a slot that starts it, or :meth:`take_back`. What was taken
+    back was never started.
+
+    Args:
+        executor: runs one job.
+        concurrency: how many jobs run at once, on threads and on the event loop together.
+        changed: called, from any thread, when a job has ended.
+        stopping: what the jobs' ``context.stopping`` asks.
+    """
+
+    def __init__(
+        self, executor: Executor, *, concurrency: int, changed: Callable[[], None], stopping: Callable[[], bool]
+    ) -> None:
+        self._executor = executor
+        self._concurrency = concurrency
+        self._changed = changed
+        self._stopping = stopping
+        self._page = Page(-1, 0)
+        self._lock = threading.Condition()
+        self._waiting: deque[_Waiting] = deque()
+        self._ended: deque[Ended] = deque()
+        self._unwritten = 0
+        self._running: dict[Claim, JobRecord] = {}
+        self._threads: list[threading.Thread] = []
+        self._idle_threads = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread: threading.Thread | None = None
+        self._pumping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """How many records have not been started."""
+        return len(self._waiting)
+
+    @property
+    def in_hand(self) -> int:
+        """How many records wait or run."""
+        with self._lock:
+            return len(self._waiting) + len(self._running)
+
+    @property
+    def unwritten(self) -> int:
+        """How many have ended and were not answered by :meth:`written`."""
+        return self._unwritten
+
+    @property
+    def oldest_end(self) -> float | None:
+        """When the first of those ended, by ``time.monotonic``."""
+        return self._ended[0].at if self._ended else None
+
+    @property
+    def longest_wait_since(self) -> float | None:
+        """Since when the oldest record waits, by ``time.monotonic``."""
+        with self._lock:
+            return self._waiting[0].since if self._waiting else None
+
+    def held(self) -> set[Claim]:
+        """Return the claims that wait, run, or have ended and were not collected."""
+        with self._lock:
+            records = [entry.record for entry in self._waiting]
+            records += self._running.values()
+            records += [ended.settlement.record for ended in self._ended]
+        return {(record.id, record.lock_token) for record in records}
+
+    def open_page(self, page: Page) -> None:
+        """Note what is started from now on in ``page``. What runs already is noted where it was."""
+        self._page = page
+
+    def feed(self, records: Sequence[JobRecord]) -> None:
+        """Take records to run."""
+        since = time.monotonic()
+        entries = [_Waiting(record, self._executor.is_async(record), since) for record in records]
+        with self._lock:
+            self._waiting.extend(entries)
+            self._nudge()
+
+    def take_back(self, *, waiting_since: float | None = None) -> Sequence[JobRecord]:
+        """Take out the records that wait, or only those that do so since that moment or longer."""
+        with self._lock:
+            taken = []
+            while self._waiting and (waiting_since is None or self._waiting[0].since <= waiting_since):
+                taken.append(self._waiting.popleft().record)
+            return taken
+
+    def collect(self) -> Sequence[Ended]:
+        """Take out what has ended."""
+        with self._lock:
+            ended = list(self._ended)
+            self._ended.clear()
+        return ended
+
+    def written(self, claims: Collection[Claim]) -> None:
+        """Forget claims whose outcomes are written, or refused."""
+        self._page.clear(claims)
+        with self._lock:
+            self._unwritten -= len(claims)
+            self._nudge()
+
+    def close(self) -> None:
+        """End the threads and the loop. Nothing may wait or run any more."""
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
+        for thread in self._threads:
+            thread.join()
+        if self._loop is not None and self._loop_thread is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop_thread.join()
+
+    # --- who starts the next record ---------------------------------------------------------------------------------
+
+    def _may_start(self, *, on_loop: bool) -> bool:
+        """Whether the record whose turn it is can start now, and here. Called with the lock held."""
+        return (
+            bool(self._waiting)
+            and self._waiting[0].is_async == on_loop
+            and len(self._running) < self._concurrency
+            and self._unwritten < MOST_UNWRITTEN
+        )
+
+    def _nudge(self) -> None:
+        """Wake whoever can start the record whose turn it is. Called with the lock held."""
+        if self._may_start(on_loop=True):
+            if not self._pumping:
+                self._pumping = True
+                self._running_loop().call_soon_threadsafe(self._pump)
+        elif self._may_start(on_loop=False):
+            if self._idle_threads:
+                self._lock.notify()
+            elif len(self._threads) < self._concurrency:
+                name = f"sapwood-job-{len(self._threads) + 1}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _begin(self) -> JobRecord:
+        """The atomic step: whoever does this owns the record. Called with the lock held."""
+        record = self._waiting.popleft().record
+        self._running[record.id, record.lock_token] = record
+        self._nudge()
+        return record
+
+    def _end(self, ended: Ended) -> bool:
+        """Take in what has ended; say whether the worker must hear of it. Called with the lock held."""
+        record = ended.settlement.record
+        del self._running[record.id, record.lock_token]
+        self._ended.append(ended)
+        self._unwritten += 1
+        self._nudge()
+        # It hears of the first, and looks at the others when that one has lingered, unless nothing is left to run.
+        return len(self._ended) == 1 or not self._waiting
+
+    # --- threads ----------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        ended: Ended | None = None
+        while True:
+            with self._lock:
+                tell = ended is not None and self._end(ended)
+                record = self._begin() if self._may_start(on_loop=False) else None
+            if tell:
+                self._changed()
+            if record is None:
+                record = self._next()
+            if record is None:
+                return
+            ended = self._run(record)
+
+    def _next(self) -> JobRecord | None:
+        """Wait for a record; None at the end."""
+        with self._lock:
+            self._idle_threads += 1
+            self._lock.wait_for(lambda: self._closed or self._may_start(on_loop=False))
+            self._idle_threads -= 1
+            return None if self._closed else self._begin()
+
+    def _run(self, record: JobRecord) -> Ended:
+        page, claim, began = self._note_start(record)
+        outcome = self._executor.execute(record, stopping=self._stopping)
+        return _note_end(page, claim, began, Settlement(record, outcome))
+
+    def _note_start(self, record: JobRecord) -> tuple[Page, Claim, float]:
+        page, claim = self._page, (record.id, record.lock_token)
+        page.start(claim)
+        return page, claim, time.monotonic()
+
+    # --- the event loop ---------------------------------------------------------------------------------------------
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._loop_thread = threading.Thread(
+                target=self._loop_forever, args=(self._loop,), name="sapwood-loop", daemon=True
+            )
+            self._loop_thread.start()
+        return self._loop
+
+    def _loop_forever(self, loop: asyncio.AbstractEventLoop) -> None:
+        # The runner is here for its end: it cancels what jobs left behind and closes the loop.
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            while not self._closed:
+                try:
+                    runner.get_loop().run_forever()
+                except BaseException:  # noqa: BLE001 - a task that a job left behind raised SystemExit
+                    _log.exception("a task that a job left behind broke the event loop, which goes on")
+
+    def _pump(self) -> None:
+        """Start, on the loop, what may start there."""
+        loop = asyncio.get_running_loop()
+        while True:
+            with self._lock:
+                if not self._may_start(on_loop=True):
+                    self._pumping = False
+                    return
+                record = self._begin()
+            task = loop.create_task(self._arun(record))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _arun(self, record: JobRecord) -> None:
+        page, claim, began = self._note_start(record)
+        outcome = await self._executor.aexecute(record, stopping=self._stopping)
+        ended = _note_end(page, claim, began, Settlement(record, outcome))
+        with self._lock:
+            tell = self._end(ended)
+        if tell:
+            self._changed()
+
+
+def _note_end(page: Page, claim: Claim, began: float, settlement: Settlement) -> Ended:
+    page.end(claim, well=isinstance(settlement.outcome, Succeeded))
+    now = time.monotonic()
+    return Ended(settlement, now - began, now)

@@ -1,0 +1,468 @@
+"""The worker: claims jobs, has them run, and writes what came of them. One loop, one adapter, any number of slots."""
+
+import logging
+import os
+import random
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from msgspec import Struct
+
+from sapwood._version import __version__
+from sapwood.adapters.base import Exchange, Settlement
+from sapwood.app import Sapwood
+from sapwood.errors import ConfigurationError, StoreError
+from sapwood.events import (
+    JobFenced,
+    JobsReleased,
+    StoreFailed,
+    WorkerFenced,
+    WorkerRescued,
+    WorkerStarted,
+    WorkerStopped,
+)
+from sapwood.executor import Executor, failure_of
+from sapwood.lifecycle import Cancelled, Failed, Released, Retried, Succeeded
+from sapwood.maintenance import BeatWatch, Timing, boot_time, rescue_dead
+from sapwood.pool import MOST_UNWRITTEN, Ended, Pool
+from sapwood.record import JobRecord, WorkerRecord
+
+AHEAD = 0.1
+"""A worker claims ahead what it will likely finish in this many seconds."""
+
+HAND_BACK = 0.2
+"""What has waited this many seconds unstarted is handed back, for others."""
+
+LINGER = 0.005
+"""An outcome waits this many seconds for company while other jobs are at hand to run."""
+
+_SAMPLES = 100
+_KNOWN = 10
+_MOST_AHEAD = MOST_UNWRITTEN
+_PAGE_SLACK = 100
+
+_log = logging.getLogger("sapwood")
+
+
+class Tally(Struct):
+    """What a worker's jobs came to."""
+
+    succeeded: int = 0
+    retried: int = 0
+    """Failed tries that will be followed by another."""
+
+    failed: int = 0
+    """Failed for good."""
+
+    cancelled: int = 0
+    postponed: int = 0
+    """Neither: snoozed, or of a class that is not loaded here."""
+
+    @property
+    def total(self) -> int:
+        """How many runs there were."""
+        return self.succeeded + self.retried + self.failed + self.cancelled + self.postponed
+
+
+class Worker:
+    """Works off the jobs of one adapter, stand-alone: it looks after itself and after dead workers' jobs.
+
+    Args:
+        app: the application.
+        adapter: the name of the adapter whose jobs it takes.
+        queues: the queues it takes them from, None for all.
+        concurrency: how many jobs run at once.
+        poll_interval: seconds between two looks when nothing wakes it. Wake-ups only make it quicker.
+        timing: how often it beats and looks for the dead.
+
+    Raises:
+        UnknownAdapter: the app has no adapter of that name.
+        UnknownQueue: the app declares its queues, and not that one.
+        ConfigurationError: ``concurrency`` or ``poll_interval`` make no sense.
+    """
+
+    def __init__(
+        self,
+        app: Sapwood,
+        *,
+        adapter: str = "default",
+        queues: Sequence[str] | None = None,
+        concurrency: int = 5,
+        poll_interval: float = 0.5,
+        timing: Timing | None = None,
+    ) -> None:
+        if concurrency < 1 or poll_interval <= 0:
+            raise ConfigurationError(
+                "a worker needs concurrency >= 1 and poll_interval > 0", mend="leave them at their defaults"
+            )
+        for queue in queues or ():
+            app.check_queue(queue)
+        self.tally = Tally()
+        self._app = app
+        self._adapter = app.adapter(adapter)
+        self._queues = None if queues is None else tuple(queues)
+        self._concurrency = concurrency
+        self._poll_interval = poll_interval
+        self._timing = timing or Timing()
+        self._bell = threading.Event()
+        self._stopping = threading.Event()
+        self._pool = Pool(
+            Executor(app), concurrency=concurrency, changed=self._bell.set, stopping=self._stopping.is_set
+        )
+        self._ahead = LookAhead(concurrency)
+        self._unsettled: list[Settlement] = []
+        self._unsure = False
+        self._woken = True
+        self._found_all = False
+        self._next_poll = 0.0
+        self._next_chores = 0.0
+        self._store_back_at = 0.0
+        self._store_failures = 0
+        self._alone = False
+        self._watch = BeatWatch(self._timing)
+        self._me: WorkerRecord
+
+    # --- from outside -----------------------------------------------------------------------------------------------
+
+    def run(self) -> Tally:
+        """Work until stopped; then finish what runs, write every outcome, and return the tally.
+
+        In the main thread SIGINT and SIGTERM stop it: the first lets running jobs finish; a second ends the process
+        at once, and another worker takes the jobs back.
+        """
+        return self._work(until_empty=False)
+
+    def workoff(self) -> Tally:
+        """Work until nothing is ready; then return the tally. Jobs that are not due are left."""
+        return self._work(until_empty=True)
+
+    def stop(self) -> None:
+        """Claim nothing more, and let :meth:`run` return when what runs has finished. May be called from anywhere."""
+        self._stopping.set()
+        self._bell.set()
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def _work(self, *, until_empty: bool) -> Tally:
+        self._app.load()
+        with self._signals(), self._registered(), self._listening():
+            while not self._finished(until_empty=until_empty):
+                self._bell.wait(self._rest())
+                self._bell.clear()
+                self._turn()
+        self._pool.close()
+        return self.tally
+
+    def _finished(self, *, until_empty: bool) -> bool:
+        if self._unsettled or self._pool.unwritten or self._pool.in_hand:
+            return False
+        return self._stopping.is_set() or (until_empty and self._found_all)
+
+    def _turn(self) -> None:
+        """Do what is due: hand back, settle and claim, chores."""
+        now = time.monotonic()
+        if now < self._store_back_at:
+            return
+        try:
+            if now >= self._next_chores:
+                self._next_chores = now + min(self._timing.beat, self._timing.look)
+                self._do_chores()
+            if now >= self._next_poll or self._woken:
+                self._next_poll = now + self._poll_interval
+                self._woken = False
+                self._found_all = False
+                self._promote()
+            self._hand_back(now)
+            if self._exchange_is_due(time.monotonic()):
+                self._exchange()
+            self._store_failures = 0
+        except Exception as error:  # noqa: BLE001 - a worker outlives whatever its store does
+            self._store_failed(error)
+
+    def _rest(self) -> float:
+        """Return the seconds until something is due, if nothing wakes the worker before."""
+        now = time.monotonic()
+        due = [self._next_poll, self._next_chores]
+        oldest_end = self._pool.oldest_end
+        if oldest_end is not None:
+            due.append(oldest_end + LINGER if self._pool.waiting else now)
+        if self._unsettled or self._woken:
+            due.append(now)
+        waiting_since = self._pool.longest_wait_since
+        if waiting_since is not None:
+            due.append(waiting_since + HAND_BACK)
+        return max(0.0, min(due) - now, self._store_back_at - now)
+
+    # --- settle and claim -------------------------------------------------------------------------------------------
+
+    def _wanted(self) -> int:
+        """Return how many jobs to claim: the free slots, and what can be claimed ahead."""
+        if self._stopping.is_set():
+            return 0
+        in_hand = self._pool.in_hand
+        if self._alone:
+            self._alone = in_hand > 0
+        if self._alone or self._pool.unwritten >= MOST_UNWRITTEN:
+            return 0
+        return max(0, self._concurrency + self._ahead.jobs() - in_hand)
+
+    def _exchange_is_due(self, now: float) -> bool:
+        oldest_end = self._pool.oldest_end
+        if self._unsettled or (oldest_end is not None and (not self._pool.waiting or now >= oldest_end + LINGER)):
+            return True
+        if self._found_all:
+            return False
+        # Claim again when half of what could be in hand is gone, not for each slot that falls free.
+        return 2 * self._wanted() > self._ahead.jobs()
+
+    def _exchange(self) -> None:
+        """Write the outcomes at hand and claim as many jobs as are wanted, in one transaction."""
+        wanted = self._wanted()
+        self._gather(self._pool.collect())
+        settlements = self._unsettled
+        try:
+            answer = self._adapter.exchange(self._me.id, settlements, queues=self._queues, limit=wanted)
+        except StoreError:
+            raise
+        except Exception:
+            self._settle_one_by_one()
+            raise
+        self._answered(settlements, answer.settled)
+        if answer.alive:
+            self._take(answer, wanted)
+        else:
+            self._begin_anew()
+
+    def _take(self, answer: Exchange, wanted: int) -> None:
+        self._found_all = len(answer.claimed) < wanted
+        self._feed(answer.claimed)
+        if self._unsure:
+            # Only now: what this very answer brought is in our hands.
+            self._resolve()
+            self._unsure = False
+        if wanted and not self._pool.in_hand:
+            # Idle: a job that a death has set apart may run now, with no neighbours.
+            apart = self._adapter.claim(self._me.id, queues=self._queues, limit=1, alone=True).claimed
+            self._alone = bool(apart)
+            self._found_all = not apart
+            self._feed(apart)
+
+    def _feed(self, records: Sequence[JobRecord]) -> None:
+        if records:
+            self._ahead.claimed(records)
+            self._pool.feed(records)
+
+    def _gather(self, ended: Sequence[Ended]) -> None:
+        for end in ended:
+            record = end.settlement.record
+            if record.locked_by == self._me.id:
+                self._unsettled.append(end.settlement)
+                self._ahead.ran(record.queue, end.seconds)
+            else:
+                self._app.events.emit(JobFenced(record))
+                self._pool.written([(record.id, record.lock_token)])
+
+    def _answered(self, settlements: Sequence[Settlement], written: frozenset[int]) -> None:
+        """Every outcome is answered: it was written, or refused because the job is no longer ours."""
+        for settlement in settlements:
+            if settlement.record.id in written:
+                self._count(settlement)
+            elif not self._unsure:
+                self._app.events.emit(JobFenced(settlement.record))
+        self._forget(settlements)
+
+    def _forget(self, settlements: Sequence[Settlement]) -> None:
+        answered = {id(settlement) for settlement in settlements}
+        self._unsettled = [settlement for settlement in self._unsettled if id(settlement) not in answered]
+        self._pool.written(
+            [(s.record.id, s.record.lock_token) for s in settlements if not isinstance(s.outcome, Released)]
+        )
+
+    def _resolve(self) -> None:
+        """Give back what runs under our id and is not in our hands: its claim was never answered."""
+        held = self._pool.held()
+        held.update((settlement.record.id, settlement.record.lock_token) for settlement in self._unsettled)
+        released = self._adapter.release(self._me.id, held=held)
+        if released:
+            self._app.events.emit(JobsReleased(tuple(released), "their claim was never answered"))
+
+    def _settle_one_by_one(self) -> None:
+        """No job runs again because its neighbour's outcome could not be written: the guilty one alone is failed."""
+        for settlement in list(self._unsettled):
+            try:
+                written = self._adapter.settle(self._me.id, [settlement])
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever the store has against this outcome
+                blamed = Settlement(settlement.record, Failed(failure_of(error)))
+                written = self._adapter.settle(self._me.id, [blamed])
+            self._answered([settlement], written)
+
+    def _hand_back(self, now: float) -> None:
+        """Hand back what waits too long, and all that waits when the worker stops."""
+        since = None if self._stopping.is_set() else now - HAND_BACK
+        taken = self._pool.take_back(waiting_since=since)
+        if taken:
+            self._unsettled.extend(Settlement(record, Released()) for record in taken)
+            self._ahead.misjudged()
+            self._app.events.emit(JobsReleased(tuple(taken), "not started in time"))
+
+    def _count(self, settlement: Settlement) -> None:
+        match settlement.outcome:
+            case Succeeded():
+                self.tally.succeeded += 1
+            case Retried():
+                self.tally.retried += 1
+            case Failed():
+                self.tally.failed += 1
+            case Cancelled():
+                self.tally.cancelled += 1
+            case Released():
+                pass
+            case _:
+                self.tally.postponed += 1
+
+    # --- chores -----------------------------------------------------------------------------------------------------
+
+    def _do_chores(self) -> None:
+        if not self._adapter.beat(self._me.id):
+            self._begin_anew()
+            return
+        self._watch.beaten(at=boot_time())
+        self._resolve()
+        for worker, records in rescue_dead(self._adapter, self._watch, me=self._me.id, at=boot_time()):
+            self._app.events.emit(WorkerRescued(worker, tuple(records)))
+
+    def _promote(self) -> None:
+        while self._adapter.promote() and not self._stopping.is_set():
+            pass
+
+    # --- trouble ----------------------------------------------------------------------------------------------------
+
+    def _store_failed(self, error: Exception) -> None:
+        """Wait longer after each failure, up to 10 s, so that a store which returns is not overrun."""
+        self._unsure = True
+        self._store_failures += 1
+        longest = min(10.0, 0.1 * 2 ** min(self._store_failures, 10))
+        self._store_back_at = time.monotonic() + longest * random.random()  # noqa: S311 - a spread, not a secret
+        self._woken = True
+        self._app.events.emit(StoreFailed("work", error))
+
+    def _begin_anew(self) -> None:
+        """Somebody took us for dead and has our jobs. What still runs here ends unheard; we go on under a new id."""
+        self._app.events.emit(WorkerFenced(self._me))
+        self._pool.take_back()
+        for settlement in self._unsettled:
+            self._app.events.emit(JobFenced(settlement.record))
+        self._forget(self._unsettled)
+        self._adapter.unregister(self._me.id)
+        self._register()
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def _register(self) -> None:
+        self._me = WorkerRecord(
+            id=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            queues=self._queues,
+            concurrency=self._concurrency,
+            release=__version__,
+        )
+        self._adapter.register(self._me)
+        slots = self._concurrency + MOST_UNWRITTEN + _PAGE_SLACK
+        self._pool.open_page(self._adapter.page(self._me.id, slots=slots))
+        self._app.events.emit(WorkerStarted(self._me))
+
+    @contextmanager
+    def _registered(self) -> Iterator[None]:
+        self._register()
+        yield
+        self._adapter.unregister(self._me.id)
+        self._app.events.emit(WorkerStopped(self._me))
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        def wake() -> None:
+            self._woken = True
+            self._bell.set()
+
+        end = self._adapter.listen(wake)
+        try:
+            yield
+        finally:
+            end()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let signals stop the worker, where it has the main thread; elsewhere they are the application's."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupted(number: int, frame: FrameType | None) -> None:
+            del frame
+            if self._stopping.is_set():
+                # Nothing is written any more: whoever proves this death finds the notes and takes the jobs back.
+                os._exit(128 + number)
+            self.stop()
+
+        before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class LookAhead:
+    """How many jobs to claim beyond the free slots, from how long the queues' jobs took lately.
+
+    None until ten runs of each queue are known, and none again after a run that took longer than the look-ahead
+    allows for all: a slow job must not sit behind another in one worker while other workers idle.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = concurrency
+        self._times: dict[str, deque[float]] = {}
+        self._queues: frozenset[str] = frozenset()
+        self._jobs = 0
+
+    def claimed(self, records: Sequence[JobRecord]) -> None:
+        """Note from which queues jobs come now."""
+        self._queues = frozenset(record.queue for record in records)
+        self._jobs = self._computed()
+
+    def ran(self, queue: str, seconds: float) -> None:
+        """Note how long a job took."""
+        times = self._times.setdefault(queue, deque(maxlen=_SAMPLES))
+        if seconds > AHEAD:
+            times.clear()
+            self._jobs = 0
+        else:
+            times.append(seconds)
+
+    def misjudged(self) -> None:
+        """Note that jobs which were claimed ahead had to be handed back: begin to learn anew."""
+        self._times.clear()
+        self._jobs = 0
+
+    def jobs(self) -> int:
+        """Return how many jobs to claim ahead."""
+        return self._jobs
+
+    def _computed(self) -> int:
+        slowest = 0.0
+        for queue in self._queues:
+            times = self._times.get(queue, ())
+            if len(times) < _KNOWN:
+                return 0
+            slowest = max(slowest, sorted(times)[len(times) * 95 // 100])
+        return min(_MOST_AHEAD, int(self._concurrency * AHEAD / max(slowest, 1e-6)))
