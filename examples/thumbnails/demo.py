@@ -84,7 +84,7 @@ def main() -> None:
 
     mailbox = post.Mailbox()
     server = post.serve(mailbox)
-    os.environ["SMTP_HOST"], os.environ["SMTP_PORT"] = server.hostname, str(server.server.sockets[0].getsockname()[1])
+    os.environ["SMTP_HOST"], os.environ["SMTP_PORT"] = server.hostname, str(server.port)
 
     print(f"Uploading {len(pictures)} photographs, one of them truncated besides, and one upload that is rolled back:")
     for number, picture in enumerate(pictures):

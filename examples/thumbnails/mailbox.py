@@ -1,6 +1,7 @@
 """A real SMTP server on this machine, with one mailbox that is busy twice before it accepts."""
 
 import collections
+import socket
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -29,6 +30,8 @@ class Mailbox:
 
 def serve(mailbox: Mailbox) -> Controller:
     """Start the server on a free port of this machine."""
-    controller = Controller(mailbox, hostname="127.0.0.1", port=0)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    controller = Controller(mailbox, hostname="127.0.0.1", port=port)
     controller.start()
     return controller

@@ -84,6 +84,12 @@ class Pool:
             return len(self._waiting) + len(self._running)
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing waits, runs, or has an outcome that is not written."""
+        with self._lock:
+            return not (self._waiting or self._running or self._unwritten)
+
+    @property
     def unwritten(self) -> int:
         """How many have ended and were not answered by :meth:`written`."""
         return self._unwritten

@@ -161,7 +161,7 @@ class Worker:
         return self.tally
 
     def _finished(self, *, until_empty: bool) -> bool:
-        if self._unsettled or self._pool.unwritten or self._pool.in_hand:
+        if self._unsettled or not self._pool.idle:
             return False
         return self._stopping.is_set() or (until_empty and self._found_all)
 
