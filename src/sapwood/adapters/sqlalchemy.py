@@ -42,8 +42,7 @@ from sapwood.record import JobAttempt, JobDraft, JobRecord, JobState, WorkerReco
 _FIXED = frozenset({"id", "job", "created_at", "lock_token"})
 """Columns that no transition but a claim writes."""
 
-_CHUNK = 500
-"""How many ids one statement names: few enough for the limits of every database."""
+_STATES = {state.value: state for state in JobState}
 
 
 class SQLAlchemyAdapter(BaseAdapter):
@@ -272,12 +271,14 @@ class SQLAlchemyAdapter(BaseAdapter):
         """The fence: keep what still runs under this worker by this very claim, and hold it to the end."""
         jobs = self._tables.jobs
         claims: set[Claim] = set()
-        for ids in _chunks([settlement.record.id for settlement in settlements]):
+        if settlements:
             # Found by primary key, whatever the statistics say; the fence is a filter.
             held = select(jobs.c.id, jobs.c.lock_token).where(
-                jobs.c.id.in_(ids), jobs.c.state == JobState.RUNNING.value, jobs.c.locked_by == worker
+                self._among([settlement.record.id for settlement in settlements]),
+                jobs.c.state == JobState.RUNNING.value,
+                jobs.c.locked_by == worker,
             )
-            claims.update((row.id, row.lock_token) for row in connection.execute(held.with_for_update()))
+            claims.update((row.id, row.lock_token) for row in connection.execute(held.with_for_update()).all())
         passing: dict[int, Settlement] = {}
         for settlement in settlements:
             if (settlement.record.id, settlement.record.lock_token) in claims:
@@ -302,21 +303,19 @@ class SQLAlchemyAdapter(BaseAdapter):
             return ()
         jobs = self._tables.jobs
         first = self._candidates(connection, queues, alone, limit).subquery()
-        rows = connection.execute(select(jobs).where(jobs.c.id.in_(select(first.c.id))))
+        rows = connection.execute(select(jobs).where(jobs.c.id.in_(select(first.c.id)))).all()
         records = [lifecycle.claimed(_record(row), worker=worker, now=now) for row in rows]
         if records:
-            taken = (
-                update(jobs)
-                .where(jobs.c.id == bindparam("this"))
-                .values(
+            taken = update(jobs).where(self._among([record.id for record in records]))
+            connection.execute(
+                taken.values(
                     state=JobState.RUNNING.value,
                     locked_by=worker,
                     locked_at=now,
-                    lock_token=bindparam("token"),
-                    attempts=bindparam("tries"),
+                    lock_token=jobs.c.lock_token + 1,
+                    attempts=jobs.c.attempts + 1,
                 )
             )
-            connection.execute(taken, [{"this": r.id, "token": r.lock_token, "tries": r.attempts} for r in records])
         return sorted(records, key=lambda record: (record.priority, record.run_at, record.id))
 
     def _candidates(
@@ -346,9 +345,8 @@ class SQLAlchemyAdapter(BaseAdapter):
         jobs = self._tables.jobs
         with self._writing(now) as (connection, moment):
             due = self._due(connection, limit, moment)
-            promoted = update(jobs).where(jobs.c.id == bindparam("this")).values(state=JobState.READY.value)
             if due:
-                connection.execute(promoted, [{"this": due_id} for due_id in due])
+                connection.execute(update(jobs).where(self._among(due)).values(state=JobState.READY.value))
         if due:
             self._wake()
         return len(due)
@@ -532,12 +530,10 @@ class SQLAlchemyAdapter(BaseAdapter):
 
     def _unchanged(self, connection: Connection, seen: Sequence[JobRecord]) -> Sequence[JobRecord]:
         """The operators' fence: keep the jobs that still stand as they were seen."""
-        jobs = self._tables.jobs
         standing = {(record.id, record.state, record.lock_token) for record in seen}
         return [
             record
-            for ids in _chunks([record.id for record in seen])
-            for record in self._locked(connection, jobs.c.id.in_(ids))
+            for record in self._locked(connection, self._among([record.id for record in seen]))
             if (record.id, record.state, record.lock_token) in standing
         ]
 
@@ -584,13 +580,14 @@ class SQLAlchemyAdapter(BaseAdapter):
     def _remove(self, connection: Connection, gone: Sequence[JobRecord], *, with_history: bool = False) -> None:
         jobs, attempts = self._tables.jobs, self._tables.attempts
         if gone:
-            connection.execute(
-                delete(jobs).where(jobs.c.id == bindparam("this")), [{"this": record.id} for record in gone]
-            )
+            connection.execute(delete(jobs).where(self._among([record.id for record in gone])))
         # Most jobs succeed at once and have no history: they are spared the look.
         told = [record.id for record in gone if with_history or record.last_error is not None]
-        for ids in _chunks(told):
-            connection.execute(delete(attempts).where(attempts.c.job_id.in_(ids)))
+        if told:
+            connection.execute(delete(attempts).where(self._dialect.among(attempts.c.job_id, told)))
+
+    def _among(self, ids: Sequence[int]) -> ColumnElement[bool]:
+        return self._dialect.among(self._tables.jobs.c.id, ids)
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -730,8 +727,8 @@ def _trace(record: JobRecord, notes: Mapping[Claim, Trace] | None) -> Trace:
 
 
 def _record(row: Any) -> JobRecord:
-    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
-    values["state"] = JobState(values["state"])
+    values = dict(zip(JobRecord.__struct_fields__, row, strict=True))
+    values["state"] = _STATES[values["state"]]
     values["alone"] = bool(values["alone"])
     return JobRecord(**values)
 
@@ -750,8 +747,3 @@ def _worker(row: Any) -> WorkerRecord:
     if values["queues"] is not None:
         values["queues"] = msgspec.json.decode(values["queues"], type=list[str])
     return WorkerRecord(**values)
-
-
-def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(ids), _CHUNK):
-        yield ids[start : start + _CHUNK]

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine, Select
+from sqlalchemy import ColumnElement, Connection, Engine, Select
 from sqlalchemy.exc import DBAPIError
 
 from sapwood.errors import StoreError, StoreUnavailable
@@ -39,6 +39,10 @@ class Dialect(ABC):
     @abstractmethod
     def clock(self, connection: Connection) -> datetime:
         """Return what time it is by the store's clock."""
+
+    @abstractmethod
+    def among(self, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
+        """Return the condition that a column is one of many ids: one parameter, however many they are."""
 
     @abstractmethod
     def merged(self, reads: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:

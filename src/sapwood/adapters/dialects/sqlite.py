@@ -1,5 +1,6 @@
 """SQLite: one writer at a time, each in turn, on a local file whose locks the kernel keeps."""
 
+import json
 import logging
 import os
 import sqlite3
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, select, union_all
+from sqlalchemy import URL, ColumnElement, Connection, Engine, Select, create_engine, event, func, select, union_all
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
@@ -116,6 +117,10 @@ class SQLiteDialect(Dialect):
         """Return this machine's time: SQLite has no other."""
         del connection
         return datetime.now(UTC)
+
+    def among(self, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
+        """Pass the ids as one JSON text: a list of parameters would be another statement for each length."""
+        return column.in_(select(func.json_each(json.dumps(ids)).table_valued("value").c.value))
 
     def merged(self, reads: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
         """Merge the reads: each goes on only as far as its rows are among the first."""
