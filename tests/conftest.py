@@ -7,10 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from sapwood.adapters.base import BaseAdapter
 from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
 from sapwood.record import WorkerRecord
+
+# The same examples in every run, however slow the machine: a failure can be repeated, and none is of the clock.
+settings.register_profile("sapwood", derandomize=True, database=None, deadline=None)
+settings.load_profile("sapwood")
 
 _numbers = itertools.count(1)
 

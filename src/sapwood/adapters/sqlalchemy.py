@@ -134,7 +134,8 @@ class SQLAlchemyAdapter(BaseAdapter):
             return ()
         if connection is not None:
             return self._enqueue_joined(drafts, _borrowed(connection), now)
-        with self._writing(now) as (own, moment):
+        with self._writing() as own:
+            moment = self._moment(own, now)
             ids = self._insert(own, drafts, moment)
         self._wake()
         return ids
@@ -171,20 +172,23 @@ class SQLAlchemyAdapter(BaseAdapter):
         self._dialect.worker_began(worker.id)
         row = msgspec.structs.asdict(worker)
         row["queues"] = None if worker.queues is None else msgspec.json.encode(worker.queues).decode()
-        with self._writing(now) as (connection, moment):
+        with self._writing() as connection:
+            moment = self._moment(connection, now)
             connection.execute(insert(self._tables.workers), row | {"beat_at": moment, "started_at": moment})
 
     def beat(self, worker: str, *, now: datetime | None = None) -> bool:
         """Raise the worker's beat by one."""
         workers = self._tables.workers
-        with self._writing(now) as (connection, moment):
+        with self._writing() as connection:
+            moment = self._moment(connection, now)
             raised = update(workers).where(workers.c.id == worker).values(beat=workers.c.beat + 1, beat_at=moment)
             return connection.execute(raised).rowcount == 1
 
     def unregister(self, worker: str, *, now: datetime | None = None) -> Sequence[JobRecord]:
         """Forget a worker that ends in good order."""
         workers = self._tables.workers
-        with self._writing(now) as (connection, moment):
+        with self._writing() as connection:
+            moment = self._moment(connection, now)
             known = connection.execute(delete(workers).where(workers.c.id == worker)).rowcount
             # Without its row it was declared dead: its jobs are for the rescuer.
             released = self._release(connection, worker, (), moment) if known else ()
@@ -212,7 +216,8 @@ class SQLAlchemyAdapter(BaseAdapter):
 
     def settle(self, worker: str, settlements: Sequence[Settlement], *, now: datetime | None = None) -> frozenset[int]:
         """Write the outcomes of jobs that run under ``worker``."""
-        with self._writing(now) as (connection, moment):
+        with self._writing() as connection:
+            moment = self._moment(connection, now)
             return self._settle(connection, worker, settlements, moment)
 
     def exchange(
@@ -230,7 +235,8 @@ class SQLAlchemyAdapter(BaseAdapter):
             idle = self._nothing_to_claim(worker, queues, limit, alone)
             if idle is not None:
                 return idle
-        with self._writing(now) as (connection, moment):
+        with self._writing() as connection:
+            moment = self._moment(connection, now)
             written = self._settle(connection, worker, settlements, moment)
             alive = self._guard(connection, worker)
             records = self._claim(connection, worker, queues, limit, alone, moment) if alive else ()
@@ -246,7 +252,8 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Look before taking the write lock: an idle worker only reads."""
         with self._reading() as connection:
             alive = self._guard(connection, worker)
-            if alive and limit > 0 and connection.scalar(self._candidates(connection, queues, alone, 1)) is not None:
+            wanted = alive and limit > 0 and (queues is None or queues)
+            if wanted and connection.scalar(self._candidates(connection, queues, alone, 1)) is not None:
                 return None
         return Exchange(settled=frozenset(), claimed=(), alive=alive)
 
@@ -299,7 +306,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         alone: bool,  # noqa: FBT001
         now: datetime,
     ) -> Sequence[JobRecord]:
-        if limit <= 0:
+        if limit <= 0 or (queues is not None and not queues):
             return ()
         jobs = self._tables.jobs
         first = self._candidates(connection, queues, alone, limit).subquery()
@@ -343,7 +350,8 @@ class SQLAlchemyAdapter(BaseAdapter):
         if due_at is None or due_at > (now or self._now()):
             return 0
         jobs = self._tables.jobs
-        with self._writing(now) as (connection, moment):
+        with self._writing() as connection:
+            moment = self._moment(connection, now)
             due = self._due(connection, limit, moment)
             if due:
                 connection.execute(update(jobs).where(self._among(due)).values(state=JobState.READY.value))
@@ -368,7 +376,8 @@ class SQLAlchemyAdapter(BaseAdapter):
             mine = select(jobs.c.id, jobs.c.lock_token).where(_running_under(jobs, worker))
             if all((row.id, row.lock_token) in held for row in connection.execute(mine)):
                 return ()
-        with self._writing(now) as (connection, moment):
+        with self._writing() as connection:
+            moment = self._moment(connection, now)
             released = self._release(connection, worker, held, moment)
         self._wake()
         return released
@@ -404,7 +413,8 @@ class SQLAlchemyAdapter(BaseAdapter):
         proven = [workers.c.id == worker]
         if beat is not None:
             proven.append(workers.c.beat == beat)
-        with self._writing(now) as (connection, moment):
+        with self._writing() as connection:
+            moment = self._moment(connection, now)
             if not connection.execute(delete(workers).where(*proven)).rowcount:
                 return None
             # A statement of its own: it sees a claim that was still waiting while the row went.
@@ -424,7 +434,8 @@ class SQLAlchemyAdapter(BaseAdapter):
         with self._reading() as connection:
             if connection.scalar(select(jobs.c.id).where(*orphaned).limit(1)) is None:
                 return ()
-        with self._writing(now) as (connection, moment):
+        with self._writing() as connection:
+            moment = self._moment(connection, now)
             taken = self._take_back(connection, self._locked(connection, *orphaned), None, moment)
         self._wake()
         return taken
@@ -504,7 +515,7 @@ class SQLAlchemyAdapter(BaseAdapter):
 
     def delete(self, seen: Sequence[JobRecord]) -> frozenset[int]:
         """Delete jobs that do not run, with their history."""
-        with self._writing(None) as (connection, _):
+        with self._writing() as connection:
             idle = [record for record in self._unchanged(connection, seen) if record.state is not JobState.RUNNING]
             self._remove(connection, idle, with_history=True)
         return frozenset(record.id for record in idle)
@@ -515,14 +526,15 @@ class SQLAlchemyAdapter(BaseAdapter):
         chosen = [*_matching(jobs, filter)]
         if not running:
             chosen.append(jobs.c.state != JobState.RUNNING.value)
-        with self._writing(None) as (connection, _):
+        with self._writing() as connection:
             connection.execute(delete(attempts).where(attempts.c.job_id.in_(select(jobs.c.id).where(*chosen))))
             return connection.execute(delete(jobs).where(*chosen)).rowcount
 
     def _change(
         self, seen: Sequence[JobRecord], transition: Callable[..., JobRecord | None], now: datetime | None
     ) -> frozenset[int]:
-        with self._writing(now) as (connection, moment):
+        with self._writing() as connection:
+            moment = self._moment(connection, now)
             after = (transition(record, now=moment) for record in self._unchanged(connection, seen))
             left = self._write(connection, [record for record in after if record is not None])
         self._wake()
@@ -581,8 +593,8 @@ class SQLAlchemyAdapter(BaseAdapter):
         jobs, attempts = self._tables.jobs, self._tables.attempts
         if gone:
             connection.execute(delete(jobs).where(self._among([record.id for record in gone])))
-        # Most jobs succeed at once and have no history: they are spared the look.
-        told = [record.id for record in gone if with_history or record.last_error is not None]
+        # Most jobs succeed at their first try and have no history: they are spared the look.
+        told = [record.id for record in gone if with_history or record.attempts > 1 or record.last_error is not None]
         if told:
             connection.execute(delete(attempts).where(self._dialect.among(attempts.c.job_id, told)))
 
@@ -592,9 +604,13 @@ class SQLAlchemyAdapter(BaseAdapter):
     # --- connections ------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _writing(self, now: datetime | None) -> Iterator[tuple[Connection, datetime]]:
+    def _writing(self) -> Iterator[Connection]:
         with self._named_errors(), self._dialect.writing(self._connected_and_migrated()) as connection:
-            yield connection, now or self._dialect.clock(connection)
+            yield connection
+
+    def _moment(self, connection: Connection, now: datetime | None) -> datetime:
+        """Return the present that a verb was given, or the store's own."""
+        return now or self._dialect.clock(connection)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -683,10 +699,12 @@ def _borrowed(connection: object) -> Connection:
     if isinstance(connection, AsyncSession | AsyncConnection):
         raise UnsupportedConnection(
             f"an {type(connection).__name__} cannot be used from synchronous code",
+            why="its transaction lives on an event loop",
             mend="await .aperform_later(...), or call .run_sync(lambda sync: ...)",
         )
     raise UnsupportedConnection(
         f"a {type(connection).__name__} cannot be joined",
+        why="it is no connection that this adapter knows",
         mend="hand in a Session or Connection of SQLAlchemy, or its async twin with aperform_later",
     )
 

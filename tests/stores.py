@@ -1,0 +1,54 @@
+"""The adapters under test. One that is added here runs the conformance suite and the state machine."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import Struct
+from sqlalchemy import delete
+
+from sapwood.adapters.base import BaseAdapter
+from sapwood.adapters.memory import MemoryAdapter
+from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
+from sapwood.testing.conformance import Helpers
+
+_numbers = itertools.count(1)
+
+
+class Store(Struct, frozen=True):
+    """A kind of adapter, and how to get an empty one."""
+
+    kind: type[BaseAdapter]
+
+    open: Callable[[type[BaseAdapter], Path], BaseAdapter]
+    """Make an adapter of that kind, or of a mutant of it; a folder may be used."""
+
+    helpers: Helpers
+
+
+def _open_memory(kind, folder):
+    return kind()
+
+
+def _forget_in_memory(adapter, worker):
+    del adapter._workers[worker]
+
+
+def _open_sqlite(kind, folder):
+    adapter = kind(f"sqlite:///{folder}/{next(_numbers)}.db", durability="normal")
+    adapter.migrate()
+    return adapter
+
+
+def _forget_in_sql(adapter, worker):
+    workers = adapter.tables.workers
+    with adapter._writing() as connection:
+        connection.execute(delete(workers).where(workers.c.id == worker))
+    # Its lock would stay open to the end of the tests.
+    adapter._dialect.worker_ended(worker)
+
+
+STORES = {
+    "memory": Store(MemoryAdapter, _open_memory, Helpers(forget_worker=_forget_in_memory)),
+    "sqlite": Store(SQLAlchemyAdapter, _open_sqlite, Helpers(forget_worker=_forget_in_sql)),
+}
