@@ -1,11 +1,14 @@
 """Jobs in a SQL database: every verb once, in SQLAlchemy's words. What databases differ in is in ``dialects``."""
 
+import functools
 import os
+import random
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgspec
 from sqlalchemy import (
@@ -34,13 +37,38 @@ from sapwood.adapters.base import BaseAdapter, Exchange, JobFilter, Settlement
 from sapwood.adapters.dialects.base import Dialect
 from sapwood.adapters.dialects.sqlite import Durability, SQLiteDialect
 from sapwood.adapters.tables import Tables
-from sapwood.errors import ConfigurationError, UnsupportedConnection, UnsupportedStore
+from sapwood.errors import ConfigurationError, StoreUnavailable, UnsupportedConnection, UnsupportedStore
 from sapwood.lifecycle import Edit, Trace
 from sapwood.page import Claim, Page
 from sapwood.record import JobAttempt, JobDraft, JobRecord, JobState, WorkerRecord
 
 _FIXED = frozenset({"id", "job", "created_at", "lock_token"})
 """Columns that no transition but a claim writes."""
+
+_REPEATS = 8
+"""How often a transaction that gave way to another is repeated before its error is told."""
+
+_Verb = TypeVar("_Verb", bound=Callable[..., Any])
+
+
+class _Conflict(StoreUnavailable):
+    """A dead-lock, a lock that was waited for too long, or a failed serialisation: nothing was written."""
+
+
+def _repeated(verb: _Verb) -> _Verb:
+    """Repeat a verb, which is one transaction, as a whole when it gave way to another."""
+
+    @functools.wraps(verb)
+    def repeating(*args: Any, **kwargs: Any) -> Any:
+        for repeat in range(_REPEATS):
+            try:
+                return verb(*args, **kwargs)
+            except _Conflict:
+                time.sleep(0.005 * 2**repeat * random.random())  # noqa: S311 - a spread, not a secret
+        return verb(*args, **kwargs)
+
+    return cast("_Verb", repeating)
+
 
 _STATES = {state.value: state for state in JobState}
 
@@ -134,11 +162,14 @@ class SQLAlchemyAdapter(BaseAdapter):
             return ()
         if connection is not None:
             return self._enqueue_joined(drafts, _borrowed(connection), now)
-        with self._writing() as own:
-            moment = self._moment(own, now)
-            ids = self._insert(own, drafts, moment)
+        ids = self._enqueue_own(drafts, now)
         self._wake()
         return ids
+
+    @_repeated
+    def _enqueue_own(self, drafts: Sequence[JobDraft], now: datetime | None) -> Sequence[int]:
+        with self._writing() as connection:
+            return self._insert(connection, drafts, self._moment(connection, now))
 
     def _enqueue_joined(
         self, drafts: Sequence[JobDraft], connection: Connection, now: datetime | None
@@ -166,6 +197,7 @@ class SQLAlchemyAdapter(BaseAdapter):
 
     # --- a worker's life --------------------------------------------------------------------------------------------
 
+    @_repeated
     def register(self, worker: WorkerRecord, *, now: datetime | None = None) -> None:
         """Make the worker known, once its life can be proven."""
         self._connected_and_migrated()
@@ -176,6 +208,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             moment = self._moment(connection, now)
             connection.execute(insert(self._tables.workers), row | {"beat_at": moment, "started_at": moment})
 
+    @_repeated
     def beat(self, worker: str, *, now: datetime | None = None) -> bool:
         """Raise the worker's beat by one."""
         workers = self._tables.workers
@@ -184,6 +217,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             raised = update(workers).where(workers.c.id == worker).values(beat=workers.c.beat + 1, beat_at=moment)
             return connection.execute(raised).rowcount == 1
 
+    @_repeated
     def unregister(self, worker: str, *, now: datetime | None = None) -> Sequence[JobRecord]:
         """Forget a worker that ends in good order."""
         workers = self._tables.workers
@@ -214,12 +248,14 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Take ready jobs for ``worker``, most urgent first."""
         return self.exchange(worker, (), queues=queues, limit=limit, alone=alone, now=now)
 
+    @_repeated
     def settle(self, worker: str, settlements: Sequence[Settlement], *, now: datetime | None = None) -> frozenset[int]:
         """Write the outcomes of jobs that run under ``worker``."""
         with self._writing() as connection:
             moment = self._moment(connection, now)
             return self._settle(connection, worker, settlements, moment)
 
+    @_repeated
     def exchange(
         self,
         worker: str,
@@ -238,7 +274,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         with self._writing() as connection:
             moment = self._moment(connection, now)
             written = self._settle(connection, worker, settlements, moment)
-            alive = self._guard(connection, worker)
+            alive = self._guard(connection, worker, lock=True)
             records = self._claim(connection, worker, queues, limit, alone, moment) if alive else ()
         return Exchange(settled=written, claimed=records, alive=alive)
 
@@ -292,10 +328,13 @@ class SQLAlchemyAdapter(BaseAdapter):
                 passing.setdefault(settlement.record.id, settlement)
         return list(passing.values())
 
-    def _guard(self, connection: Connection, worker: str) -> bool:
-        """Say whether the worker's row is there: a claim for the dead must take nothing."""
+    def _guard(self, connection: Connection, worker: str, *, lock: bool = False) -> bool:
+        """Say whether the worker's row is there, and keep it there: a claim for the dead must take nothing."""
         workers = self._tables.workers
-        return connection.scalar(select(workers.c.id).where(workers.c.id == worker)) is not None
+        row = select(workers.c.id).where(workers.c.id == worker)
+        if lock:
+            row = row.with_for_update(read=True, key_share=True)
+        return connection.scalar(row) is not None
 
     def _claim(
         self,
@@ -309,8 +348,11 @@ class SQLAlchemyAdapter(BaseAdapter):
         if limit <= 0 or (queues is not None and not queues):
             return ()
         jobs = self._tables.jobs
-        first = self._candidates(connection, queues, alone, limit).subquery()
-        rows = connection.execute(select(jobs).where(jobs.c.id.in_(select(first.c.id)))).all()
+
+        def first(number: int) -> Select[Any]:
+            return self._candidates(connection, queues, alone, number)
+
+        rows = self._dialect.ready_rows(connection, jobs, first, _ready(jobs, alone), limit)
         records = [lifecycle.claimed(_record(row), worker=worker, now=now) for row in rows]
         if records:
             taken = update(jobs).where(self._among([record.id for record in records]))
@@ -344,6 +386,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Return the statement for the queues that have ready jobs: one look into the index for each."""
         return _distinct(self._tables.jobs.c.queue, _ready(self._tables.jobs, alone))
 
+    @_repeated
     def promote(self, *, limit: int = 1000, now: datetime | None = None) -> int:
         """Make due jobs ready, urgent first."""
         due_at = self.next_run_at()
@@ -367,8 +410,12 @@ class SQLAlchemyAdapter(BaseAdapter):
             return ()
         waiting = select(jobs.c.id, jobs.c.priority, jobs.c.run_at).where(scheduled, jobs.c.run_at <= now)
         reads = [waiting.where(jobs.c.priority == priority) for priority in priorities]
-        return connection.scalars(self._dialect.merged(reads, ("priority", "run_at", "id"), limit)).all()
+        first = connection.scalars(self._dialect.merged(reads, ("priority", "run_at", "id"), limit)).all()
+        # Where several promote at once, each takes what the others have not locked.
+        free = select(jobs.c.id).where(self._among(first), scheduled).with_for_update(skip_locked=True)
+        return connection.scalars(free).all() if first else ()
 
+    @_repeated
     def release(self, worker: str, *, held: Collection[Claim] = (), now: datetime | None = None) -> Sequence[JobRecord]:
         """Give back what runs under ``worker`` and is not among what it holds."""
         jobs = self._tables.jobs
@@ -400,6 +447,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Read the dead worker's page, where this host can."""
         return self._dialect.notes(worker.id)
 
+    @_repeated
     def rescue(
         self,
         worker: str,
@@ -424,6 +472,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         self._wake()
         return taken
 
+    @_repeated
     def sweep(self, *, now: datetime | None = None) -> Sequence[JobRecord]:
         """Take back jobs that run under an id without a worker row."""
         jobs, workers = self._tables.jobs, self._tables.workers
@@ -513,6 +562,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Change jobs that wait."""
         return self._change(seen, lambda record, *, now: lifecycle.edited(record, edit, now=now), now)
 
+    @_repeated
     def delete(self, seen: Sequence[JobRecord]) -> frozenset[int]:
         """Delete jobs that do not run, with their history."""
         with self._writing() as connection:
@@ -520,6 +570,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             self._remove(connection, idle, with_history=True)
         return frozenset(record.id for record in idle)
 
+    @_repeated
     def clear(self, filter: JobFilter | None = None, *, running: bool = False) -> int:
         """Delete all jobs that match, with their history."""
         jobs, attempts = self._tables.jobs, self._tables.attempts
@@ -530,6 +581,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             connection.execute(delete(attempts).where(attempts.c.job_id.in_(select(jobs.c.id).where(*chosen))))
             return connection.execute(delete(jobs).where(*chosen)).rowcount
 
+    @_repeated
     def _change(
         self, seen: Sequence[JobRecord], transition: Callable[..., JobRecord | None], now: datetime | None
     ) -> frozenset[int]:
@@ -567,6 +619,7 @@ class SQLAlchemyAdapter(BaseAdapter):
     def _wake(self) -> None:
         for wake in self._wakes.values():
             wake()
+        self._dialect.tell()
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
@@ -646,6 +699,8 @@ class SQLAlchemyAdapter(BaseAdapter):
         try:
             yield
         except DBAPIError as error:
+            if self._dialect.is_conflict(error):
+                raise _Conflict(f"{self.describe()}: another transaction was in the way") from error
             named = self._dialect.translated(error)
             if named is None:
                 raise

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, Table
 from sqlalchemy.exc import DBAPIError
 
 from sapwood.errors import StoreError, StoreUnavailable
@@ -49,6 +49,25 @@ class Dialect(ABC):
         """Return one statement for the first ``limit`` ids of several reads, each in index order, with no sort."""
 
     @abstractmethod
+    def ready_rows(
+        self,
+        connection: Connection,
+        jobs: Table,
+        first: Callable[[int], Select[Any]],
+        ready: ColumnElement[bool],
+        limit: int,
+    ) -> Sequence[Row[Any]]:
+        """Return up to ``limit`` ready rows, locked so that nobody else takes them before this transaction ends.
+
+        Args:
+            connection: the transaction.
+            jobs: the table.
+            first: the statement for that many first ids.
+            ready: the condition for a ready row, to be looked at again once the row is locked.
+            limit: how many.
+        """
+
+    @abstractmethod
     def check_same_database(self, connection: Connection) -> None:
         """Refuse a connection that leads to another database.
 
@@ -56,9 +75,14 @@ class Dialect(ABC):
             ForeignConnection: it does.
         """
 
+    @abstractmethod
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Say whether a statement failed because the tables are not there."""
-        return "no such table" in str(error.orig)
+
+    def is_conflict(self, error: DBAPIError) -> bool:
+        """Say whether a transaction of ours gave way to another and may be repeated as a whole."""
+        del error
+        return False
 
     def translated(self, error: DBAPIError) -> StoreError | None:
         """Return the named error for what a driver reported, None where there is no name for it."""
@@ -70,6 +94,9 @@ class Dialect(ABC):
         """Call ``wake`` after commits of others, where the database tells; return a function that ends it."""
         del wake
         return lambda: None
+
+    def tell(self) -> None:  # noqa: B027 - not every database has to be told
+        """Let listeners in other processes know that something was committed."""
 
     def close(self) -> None:  # noqa: B027 - not every dialect has some
         """Let go of files."""

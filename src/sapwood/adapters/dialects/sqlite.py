@@ -11,7 +11,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, Select, create_engine, event, func, select, union_all
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Select,
+    Table,
+    create_engine,
+    event,
+    func,
+    select,
+    union_all,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
@@ -130,6 +143,23 @@ class SQLiteDialect(Dialect):
         compound = union_all(*reads)
         ordered = compound.order_by(*(compound.selected_columns[name] for name in order)).limit(limit)
         return select(ordered.subquery())
+
+    def ready_rows(
+        self,
+        connection: Connection,
+        jobs: Table,
+        first: Callable[[int], Select[Any]],
+        ready: ColumnElement[bool],
+        limit: int,
+    ) -> Sequence[Row[Any]]:
+        """Read them: the write lock is held already."""
+        del ready
+        ids = first(limit).subquery()
+        return connection.execute(select(jobs).where(jobs.c.id.in_(select(ids.c.id)))).all()
+
+    def is_missing_table(self, error: DBAPIError) -> bool:
+        """Know it by its text."""
+        return "no such table" in str(error.orig)
 
     def check_same_database(self, connection: Connection) -> None:
         """Compare the files."""
