@@ -1,0 +1,150 @@
+"""A worker in this process: what it serves, and how it is shown."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from typing import Any
+
+import click
+import msgspec
+
+from sapwood import log
+from sapwood.cli.command import Invocation
+from sapwood.cli.live import Live, logging_to_stderr
+from sapwood.cli.output import number
+from sapwood.cli.values import flat, listed
+from sapwood.worker import Tally, Worker
+
+_LOG_LINE = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
+_LIVE_LINE = logging.Formatter("%(asctime)s   %(message)s", "%H:%M:%S")
+_CONCURRENCY = 5
+_POLL = 0.5
+_WORDS = {
+    "succeeded": "done",
+    "retried": "to be tried again",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "postponed": "put off",
+}
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a worker is to serve, and how."""
+
+    adapter: str
+    queues: Sequence[str] | None
+    concurrency: int
+    poll: float
+
+
+def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of every command that runs a worker."""
+    for option in (
+        click.option("--adapter", metavar="NAME", help="Whose jobs.  [env: SAPWOOD_ADAPTER]"),
+        click.option(
+            "--queue",
+            "queues",
+            metavar="NAME",
+            type=listed,
+            multiple=True,
+            help="Only these queues.  [env: SAPWOOD_QUEUES; default: all]",
+        ),
+        click.option(
+            "-c",
+            "--concurrency",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Jobs at once.  [env: SAPWOOD_CONCURRENCY; default: 5]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def planned(
+    call: Invocation,
+    queues: tuple[tuple[str, ...], ...],
+    concurrency: int | None,
+    adapter: str | None,
+    poll: float | None,
+) -> Plan:
+    """Put together what the options, the environment, pyproject.toml and the app's worker groups say."""
+    project = call.project
+    name = adapter or project.default_adapter
+    project.adapter(name)
+    groups = [group for group in project.app.workers if group.adapter == name]
+    served = setting(call, "queues", flat(queues))
+    if served is None and groups and all(group.queues is not None for group in groups):
+        served = sorted({queue for group in groups for queue in group.queues or ()})
+    slots = max((group.concurrency for group in groups), default=_CONCURRENCY)
+    for queue in served or ():
+        project.check_queue(queue)
+    at_once, rest = setting(call, "concurrency", concurrency), setting(call, "poll", poll)
+    return Plan(name, served, slots if at_once is None else at_once, _POLL if rest is None else rest)
+
+
+def setting(call: Invocation, name: str, given: object = None) -> Any:
+    """Return what an option, the environment or pyproject.toml say, None where they say nothing."""
+    return call.settings.get(name, given).value
+
+
+def run(call: Invocation, plan: Plan, *, until_empty: bool) -> Tally:
+    """Run a worker, until it is stopped or until nothing is ready."""
+    app = call.project.app
+    store = app.adapter(plan.adapter)
+    live = Live(store, call.color)
+
+    class Told(Worker):
+        """A worker that says when it stops."""
+
+        def stop(self) -> None:
+            live.stopping()
+            super().stop()
+
+    worker = Told(app, adapter=plan.adapter, queues=plan.queues, concurrency=plan.concurrency, poll_interval=plan.poll)
+    with _shown(call, live, idle=not until_empty), _stdout_kept_for_data() if call.json else nullcontext():
+        return worker.workoff() if until_empty else worker.run()
+
+
+@contextmanager
+def _shown(call: Invocation, live: Live, *, idle: bool) -> Iterator[None]:
+    """Show what happens: line by line for people, as log lines for everything else, not at all if told to be quiet."""
+    app = call.project.app
+    if call.quiet:
+        yield
+    elif sys.stderr.isatty() and not os.environ.get("CI"):
+        app.events.listen(live)
+        own = logging_to_stderr(app.logger, _LIVE_LINE, shown=lambda line: line.pathname != log.__file__)
+        with own, live.watching(idle=idle):
+            yield
+    else:
+        with logging_to_stderr(app.logger, _LOG_LINE):
+            yield
+
+
+@contextmanager
+def _stdout_kept_for_data() -> Iterator[None]:
+    """Send what jobs print to stderr: one JSON document is all that stdout may hold."""
+    sys.stdout.flush()
+    try:
+        stdout = sys.stdout.fileno()
+        kept = os.dup(stdout)
+    except OSError:
+        with redirect_stdout(sys.stderr):
+            yield
+        return
+    os.dup2(sys.stderr.fileno(), stdout)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, stdout)
+        os.close(kept)
+
+
+def in_words(counted: Mapping[str, int]) -> str:
+    """Return ``12 done, 1 failed``, or that nothing was ready."""
+    parts = [f"{number(counted[name])} {word}" for name, word in _WORDS.items() if counted[name]]
+    return ", ".join(parts) if parts else "nothing was ready to run"
