@@ -1,6 +1,7 @@
 """Jobs in a SQL database: every verb once, in SQLAlchemy's words. What databases differ in is in ``dialects``."""
 
 import functools
+import importlib
 import os
 import random
 import threading
@@ -47,6 +48,13 @@ _FIXED = frozenset({"id", "job", "created_at", "lock_token"})
 
 _REPEATS = 8
 """How often a transaction that gave way to another is repeated before its error is told."""
+
+_EXTRAS = {
+    "postgresql": ("psycopg", "postgresql"),
+    "mysql": ("pymysql", "mysql"),
+    "mariadb": ("pymysql", "mysql"),
+}
+"""For each server the driver that is needed, and the extra that brings it."""
 
 _Verb = TypeVar("_Verb", bound=Callable[..., Any])
 
@@ -728,12 +736,32 @@ def _url(database: str | URL | Engine | AsyncEngine) -> URL:
 
 
 def _dialect(url: URL, durability: Durability) -> Dialect:
+    """Choose the dialect; its driver is imported only now."""
     backend = url.get_backend_name()
-    if backend != "sqlite":
+    if backend == "sqlite":
+        return SQLiteDialect(url, durability=durability)
+    if backend not in _EXTRAS:
         raise UnsupportedStore(
-            f"{backend} is not supported", why="this release has a dialect for sqlite", mend="use sqlite:///jobs.db"
+            f"{backend} is not supported",
+            why="there are dialects for SQLite, PostgreSQL and MySQL or MariaDB",
+            mend="use sqlite:///jobs.db",
         )
-    return SQLiteDialect(url, durability=durability)
+    driver, extra = _EXTRAS[backend]
+    try:
+        importlib.import_module(driver)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"the driver for {backend} is not installed",
+            why=f"{driver} cannot be imported: {error}",
+            mend=f'pip install "sapwood[{extra}]"',
+        ) from error
+    if backend == "postgresql":
+        from sapwood.adapters.dialects.postgresql import PostgreSQLDialect  # noqa: PLC0415 - it imports its driver
+
+        return PostgreSQLDialect(url)
+    from sapwood.adapters.dialects.mysql import MySQLDialect  # noqa: PLC0415 - who has none of it need not load it
+
+    return MySQLDialect(url)
 
 
 def _borrowed(connection: object) -> Connection:

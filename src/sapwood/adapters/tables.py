@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from sapwood.errors import ConfigurationError
@@ -36,6 +37,8 @@ class Instant(TypeDecorator[datetime]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Ask a server for its own type with time zone, where it has one."""
+        if dialect.name in {"mysql", "mariadb"}:
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
         return dialect.type_descriptor(DateTime(timezone=dialect.name == "postgresql"))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -54,6 +57,12 @@ class Instant(TypeDecorator[datetime]):
 
 # SQLite gives out ids only for a column that is exactly INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
+
+# MySQL's TEXT ends at 64 KiB; arguments may take 1 MiB.
+_Text = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+
+# Exact comparison, as everywhere else: neither case nor accents nor trailing spaces are ignored.
+_MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
 
 
 class Tables:
@@ -84,6 +93,7 @@ class Tables:
             self.metadata,
             Column("key", String(64), primary_key=True),
             Column("value", String(255), nullable=False),
+            **_MYSQL,
         )
 
 
@@ -99,7 +109,7 @@ def _jobs(metadata: MetaData, prefix: str) -> Table:
         Column("priority", SmallInteger, nullable=False),
         Column("run_at", Instant, nullable=False),
         Column("job", String(255), nullable=False),
-        Column("args", Text, nullable=False),
+        Column("args", _Text, nullable=False),
         Column("attempts", Integer, nullable=False),
         Column("max_attempts", Integer, nullable=False),
         Column("lock_token", BigInteger, nullable=False),
@@ -107,30 +117,40 @@ def _jobs(metadata: MetaData, prefix: str) -> Table:
         Column("locked_at", Instant),
         Column("deaths", SmallInteger, nullable=False),
         Column("alone", SmallInteger, nullable=False),
-        Column("last_error", Text),
+        Column("last_error", _Text),
         Column("unknown_since", Instant),
         Column("failed_at", Instant),
         Column("finished_at", Instant),
         Column("created_at", Instant, nullable=False),
-        Column("result", Text),
+        Column("result", _Text),
         CheckConstraint(f"state IN ({states})", name=f"{name}_state"),
         CheckConstraint("(state = 'running') = (locked_by IS NOT NULL)", name=f"{name}_locked"),
         CheckConstraint("priority BETWEEN 1 AND 100", name=f"{name}_priority"),
         # A deleted id must never come back: a late outcome of the old job could meet the new one.
         sqlite_autoincrement=True,
+        **_MYSQL,
     )
     assert tuple(table.columns.keys()) == JobRecord.__struct_fields__  # noqa: S101 - a slip of ours, not of a user
-    _partial_index(f"{name}_ready_idx", "state = 'ready' AND alone = 0", table, "queue", "priority", "run_at", "id")
-    _partial_index(f"{name}_alone_idx", "state = 'ready' AND alone = 1", table, "queue", "priority", "run_at", "id")
-    _partial_index(f"{name}_scheduled_idx", "state = 'scheduled'", table, "priority", "run_at", "id")
-    _partial_index(f"{name}_running_idx", "state = 'running'", table, "locked_by")
+    _index(f"{name}_ready_idx", "state = 'ready' AND alone = 0", table, "queue", "priority", "run_at", "id")
+    _index(f"{name}_alone_idx", "state = 'ready' AND alone = 1", table, "queue", "priority", "run_at", "id")
+    _index(f"{name}_scheduled_idx", "state = 'scheduled'", table, "priority", "run_at", "id")
+    _index(f"{name}_running_idx", "state = 'running'", table, "locked_by")
+    # MySQL has no partial indexes: there the conditions are leading columns.
+    for purpose, key in {
+        "claim": ("state", "alone", "queue", "priority", "run_at", "id"),
+        "promote": ("state", "priority", "run_at", "id"),
+        "owner": ("state", "locked_by"),
+    }.items():
+        whole = Index(f"{name}_{purpose}_idx", *(table.c[part] for part in key))
+        whole.ddl_if(dialect=("mysql", "mariadb"))
     return table
 
 
-def _partial_index(name: str, where: str, table: Table, *columns: str) -> None:
+def _index(name: str, where: str, table: Table, *columns: str) -> None:
     """Index only the rows that a verb looks for, so that all other rows cost it nothing."""
     condition = text(where)
-    Index(name, *(table.c[column] for column in columns), sqlite_where=condition, postgresql_where=condition)
+    partial = Index(name, *(table.c[column] for column in columns), sqlite_where=condition, postgresql_where=condition)
+    partial.ddl_if(dialect=("sqlite", "postgresql"))
 
 
 def _attempts(metadata: MetaData, prefix: str) -> Table:
@@ -143,8 +163,9 @@ def _attempts(metadata: MetaData, prefix: str) -> Table:
         Column("worker", String(32)),
         Column("started_at", Instant),
         Column("finished_at", Instant, nullable=False),
-        Column("error", Text, nullable=False),
-        Column("traceback", Text),
+        Column("error", _Text, nullable=False),
+        Column("traceback", _Text),
+        **_MYSQL,
     )
     assert tuple(table.columns.keys())[1:] == JobAttempt.__struct_fields__  # noqa: S101 - a slip of ours
     return table
@@ -157,12 +178,13 @@ def _workers(metadata: MetaData, prefix: str) -> Table:
         Column("id", String(32), primary_key=True),
         Column("host", String(255), nullable=False),
         Column("pid", Integer, nullable=False),
-        Column("queues", Text),
+        Column("queues", _Text),
         Column("concurrency", Integer, nullable=False),
         Column("release", String(32), nullable=False),
         Column("beat", BigInteger, nullable=False),
         Column("beat_at", Instant),
         Column("started_at", Instant),
+        **_MYSQL,
     )
     assert tuple(table.columns.keys()) == WorkerRecord.__struct_fields__  # noqa: S101 - a slip of ours
     return table

@@ -1,0 +1,74 @@
+"""MariaDB, and MySQL 8 by the same words, by PyMySQL at READ COMMITTED."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, select, union_all
+from sqlalchemy.exc import DBAPIError
+
+from sapwood.adapters.dialects.server import CONNECT_SECONDS, SILENCE_SECONDS, ServerDialect
+from sapwood.errors import StoreFull, StoreReadOnly
+
+_LOCK_SECONDS = 3
+
+_CONFLICTS = frozenset({1205, 1213, 3572})
+"""A lock was waited for too long, a dead-lock, a lock that was not to be waited for."""
+
+_MISSING = frozenset({1146, 1049})
+
+
+class MySQLDialect(ServerDialect):
+    """MariaDB or MySQL."""
+
+    driver = "mysql+pymysql"
+
+    def _engine_options(self) -> dict[str, Any]:
+        return {
+            "isolation_level": "READ COMMITTED",
+            "connect_args": {
+                "charset": "utf8mb4",
+                "connect_timeout": CONNECT_SECONDS,
+                "read_timeout": SILENCE_SECONDS,
+                "write_timeout": SILENCE_SECONDS,
+                "init_command": f"SET SESSION innodb_lock_wait_timeout = {_LOCK_SECONDS}",
+            },
+        }
+
+    def clock(self, connection: Connection) -> datetime:
+        """Ask the server."""
+        moment: datetime = connection.exec_driver_sql("SELECT UTC_TIMESTAMP(6)").scalar_one()
+        return moment.replace(tzinfo=UTC)
+
+    def among(self, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
+        """List the ids: MySQL has no arrays."""
+        return column.in_(ids)
+
+    def merged(self, reads: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
+        """Read each as far as the limit, in the order of its index, and sort the little that comes of it."""
+        if len(reads) == 1:
+            return _first(reads[0], order, limit)
+        compound = union_all(*(select(_first(read, order, limit).subquery()) for read in reads)).subquery()
+        return select(compound).order_by(*(compound.c[name] for name in order)).limit(limit)
+
+    def is_missing_table(self, error: DBAPIError) -> bool:
+        """Know it by its number."""
+        return _number(error) in _MISSING
+
+    def is_conflict(self, error: DBAPIError) -> bool:
+        """Know it by its number. A lock that was waited for too long undoes a statement only: all is undone by us."""
+        return _number(error) in _CONFLICTS
+
+    def _kind_of(self, error: DBAPIError) -> type[StoreFull | StoreReadOnly] | None:
+        return {1021: StoreFull, 1114: StoreFull, 1290: StoreReadOnly, 1792: StoreReadOnly, 1836: StoreReadOnly}.get(
+            _number(error)
+        )
+
+
+def _first(read: Select[Any], order: Sequence[str], limit: int) -> Select[Any]:
+    return read.order_by(*(read.selected_columns[name] for name in order)).limit(limit)
+
+
+def _number(error: DBAPIError) -> int:
+    arguments = getattr(error.orig, "args", ())
+    return arguments[0] if arguments and isinstance(arguments[0], int) else 0

@@ -1,0 +1,227 @@
+"""PostgreSQL, by psycopg 3, with no state in the session: a transaction pooler may stand in between."""
+
+import contextlib
+import random
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    any_,
+    bindparam,
+    event,
+    select,
+    text,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import DBAPIError
+
+from sapwood.adapters.dialects.server import (
+    CONNECT_SECONDS,
+    LOCK_SECONDS,
+    SILENCE_SECONDS,
+    STATEMENT_SECONDS,
+    ServerDialect,
+)
+from sapwood.errors import StoreFull, StoreReadOnly
+
+_BEGIN = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED; "
+    f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"
+)
+
+_CHANNEL = "sapwood"
+_COALESCE_SECONDS = 0.1
+_PROBE_SECONDS = 2.0
+
+_CONFLICTS = frozenset({"40001", "40P01", "55P03"})
+_MISSING = frozenset({"42P01", "3F000"})
+
+
+class PostgreSQLDialect(ServerDialect):
+    """PostgreSQL."""
+
+    driver = "postgresql+psycopg"
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._engine: Engine | None = None
+        self._notifier: _Notifier | None = None
+
+    def _engine_options(self) -> dict[str, Any]:
+        return {
+            # The driver sends nothing by itself: a transaction begins with our own BEGIN, and its time-outs with it.
+            "isolation_level": "AUTOCOMMIT",
+            "connect_args": {
+                "connect_timeout": CONNECT_SECONDS,
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                "tcp_user_timeout": SILENCE_SECONDS * 1000,
+                # A prepared statement is state in the session, which a pooler gives to somebody else.
+                "prepare_threshold": None,
+                "application_name": "sapwood",
+            },
+        }
+
+    def connect(self) -> Engine:
+        """Return an engine whose transactions begin with our own BEGIN."""
+        engine = super().connect()
+        event.listen(engine, "begin", _begin)
+        self._engine = engine
+        self._notifier = None
+        return engine
+
+    def clock(self, connection: Connection) -> datetime:
+        """Ask the server."""
+        moment: datetime = connection.exec_driver_sql("SELECT statement_timestamp()").scalar_one()
+        return moment
+
+    def among(self, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
+        """Pass the ids as one array."""
+        return column == any_(bindparam(None, list(ids), type_=ARRAY(BigInteger)))
+
+    def merged(self, reads: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
+        """Merge the reads: PostgreSQL appends ordered index scans a row at a time (Merge Append)."""
+        if len(reads) == 1:
+            return reads[0].order_by(*(reads[0].selected_columns[name] for name in order)).limit(limit)
+        compound = union_all(*reads).subquery()
+        return select(compound).order_by(*(compound.c[name] for name in order)).limit(limit)
+
+    def is_missing_table(self, error: DBAPIError) -> bool:
+        """Know it by its code."""
+        return _code(error) in _MISSING
+
+    def is_conflict(self, error: DBAPIError) -> bool:
+        """Know it by its code."""
+        return _code(error) in _CONFLICTS
+
+    def _kind_of(self, error: DBAPIError) -> type[StoreFull | StoreReadOnly] | None:
+        return {"53100": StoreFull, "25006": StoreReadOnly}.get(_code(error))
+
+    # --- waking up --------------------------------------------------------------------------------------------------
+
+    def tell(self) -> None:
+        """Notify listeners, soon, and not once per commit."""
+        if self._notifier is None and self._engine is not None:
+            self._notifier = _Notifier(self._engine)
+        if self._notifier is not None:
+            self._notifier.ask()
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` on notifications, where they arrive: a transaction pooler swallows them, and polling serves."""
+        if self._engine is None:
+            return lambda: None
+        listener = _Listener(self._engine, wake)
+        listener.start()
+        return listener.stop
+
+    def close(self) -> None:
+        """End the notifier."""
+        if self._notifier is not None:
+            self._notifier.stop()
+            self._notifier = None
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(_BEGIN)
+
+
+def _code(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+class _Notifier:
+    """Sends one notification for all that was asked for within a tenth of a second."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._asked = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sapwood-notify", daemon=True)
+        self._thread.start()
+
+    def ask(self) -> None:
+        """Have a notification sent."""
+        self._asked.set()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+        self._asked.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._asked.wait() and not self._stopped.is_set():
+            self._asked.clear()
+            # A notification that is lost costs the listeners a poll, no more.
+            with contextlib.suppress(Exception), self._engine.begin() as connection:
+                connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": _CHANNEL})
+            self._stopped.wait(_COALESCE_SECONDS)
+
+
+class _Listener:
+    """Listens on a connection of its own, and again on another whenever that is lost."""
+
+    def __init__(self, engine: Engine, wake: Callable[[], None]) -> None:
+        self._engine = engine
+        self._wake = wake
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sapwood-listen", daemon=True)
+        self.hears = threading.Event()
+        """Set while notifications arrive."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopped.is_set():
+            try:
+                with self._connected() as connection:
+                    if not self._probe(connection):
+                        return
+                    failures = 0
+                    self.hears.set()
+                    self._wake()
+                    self._listen(connection)
+            except psycopg.Error:
+                failures += 1
+            finally:
+                self.hears.clear()
+            longest = min(10.0, 0.1 * 2 ** min(failures, 10))
+            self._stopped.wait(longest * random.random())  # noqa: S311 - a spread, not a secret
+
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection[Any]]:
+        arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
+        options.pop("context", None)
+        with psycopg.connect(*arguments, **options, autocommit=True, connect_timeout=CONNECT_SECONDS) as connection:
+            connection.execute(f"LISTEN {_CHANNEL}")
+            yield connection
+
+    def _probe(self, connection: psycopg.Connection[Any]) -> bool:
+        """Say whether a notification that somebody else sends arrives here."""
+        token = secrets.token_hex(8)
+        with self._engine.begin() as other:
+            other.execute(text("SELECT pg_notify(:channel, :token)"), {"channel": _CHANNEL, "token": token})
+        return any(heard.payload == token for heard in connection.notifies(timeout=_PROBE_SECONDS, stop_after=1))
+
+    def _listen(self, connection: psycopg.Connection[Any]) -> None:
+        while not self._stopped.is_set():
+            for _ in connection.notifies(timeout=0.5, stop_after=1):
+                self._wake()

@@ -1,0 +1,122 @@
+"""What PostgreSQL and MySQL have in common: a server that is reached over a network, by several hosts at once."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, Table, create_engine, event, select
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+
+from sapwood.adapters.dialects.base import Dialect
+from sapwood.errors import SchemaMissing, StoreError, StoreFull, StoreReadOnly, StoreUnavailable
+
+CONNECT_SECONDS = 5
+STATEMENT_SECONDS = 5
+LOCK_SECONDS = 2
+SILENCE_SECONDS = 15
+"""How long the network may be silent in the middle of something before the connection counts as lost."""
+
+_TRUST_SECONDS = 1.0
+"""A pooled connection that was used this recently is not asked whether it still lives."""
+
+_SPARE = 3
+"""Candidates looked at per job that is wanted: others may have locked some of them."""
+
+
+class ServerDialect(Dialect):
+    """A database server.
+
+    Args:
+        url: where it is; the driver is chosen here.
+    """
+
+    driver: ClassVar[str]
+
+    def __init__(self, url: URL) -> None:
+        self._url = url.set(drivername=self.driver)
+
+    def describe(self) -> str:
+        """Return the URL without its password."""
+        shown = self._url.set(drivername=self._url.get_backend_name(), query={})
+        return shown.render_as_string(hide_password=True)
+
+    def connect(self) -> Engine:
+        """Return an engine that notices dead connections before it uses them."""
+        engine = create_engine(self._url, pool_size=5, max_overflow=10, pool_recycle=1800, **self._engine_options())
+        event.listen(engine, "checkout", _alive)
+        event.listen(engine, "checkin", _note_use)
+        return engine
+
+    def _engine_options(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    @contextmanager
+    def writing(self, engine: Engine) -> Iterator[Connection]:
+        """Write at READ COMMITTED, within the time-outs."""
+        with engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self, engine: Engine) -> Iterator[Connection]:
+        """Read as a transaction of its own."""
+        with engine.begin() as connection:
+            yield connection
+
+    def ready_rows(
+        self,
+        connection: Connection,
+        jobs: Table,
+        first: Callable[[int], Select[Any]],
+        ready: ColumnElement[bool],
+        limit: int,
+    ) -> Sequence[Row[Any]]:
+        """Read candidates in order, unlocked; lock by primary key those that nobody has, and look at them again."""
+        ids = connection.scalars(first(_SPARE * limit)).all()
+        if not ids:
+            return ()
+        order = (jobs.c.priority, jobs.c.run_at, jobs.c.id)
+        free = select(jobs).where(self.among(jobs.c.id, ids), ready).order_by(*order).limit(limit)
+        return connection.execute(free.with_for_update(skip_locked=True)).all()
+
+    def check_same_database(self, connection: Connection) -> None:
+        """Nothing yet: see the adapter's installation id."""
+
+    def translated(self, error: DBAPIError) -> StoreError | None:
+        """Name what the server reports."""
+        said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+        if self.is_missing_table(error):
+            return SchemaMissing(
+                f"{self.describe()} has no tables of Sapwood",
+                mend="run `sapwood migrate`, or `sapwood migrate --sql` for your own migration tool",
+            )
+        kind = self._kind_of(error)
+        if kind is not None:
+            return kind(f"{self.describe()}: {said}")
+        if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
+            return StoreUnavailable(
+                f"cannot reach {self.describe()}", why=said, mend="see that the server runs and that the URL is right"
+            )
+        return None
+
+    def _kind_of(self, error: DBAPIError) -> type[StoreFull | StoreReadOnly] | None:
+        raise NotImplementedError
+
+
+def _note_use(dbapi_connection: Any, record: Any) -> None:
+    del dbapi_connection
+    record.info["used_at"] = time.monotonic()
+
+
+def _alive(dbapi_connection: Any, record: Any, proxy: Any) -> None:
+    """Ask a connection that has rested whether it still lives; the pool takes another if it does not."""
+    rested = time.monotonic() - record.info.get("used_at", time.monotonic())
+    if rested > _TRUST_SECONDS:
+        try:
+            cursor = dbapi_connection.cursor()
+            cursor.execute("SELECT 1")
+            cursor.close()
+            dbapi_connection.rollback()
+        except Exception as error:
+            raise DisconnectionError from error
+    del proxy
