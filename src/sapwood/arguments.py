@@ -16,7 +16,7 @@ import math
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -54,6 +54,9 @@ _MAX_BITS = 14_000
 
 _LONGEST_NAME = 40
 """A longer key in a path is more likely a secret than a name."""
+
+_KEY = "(key)"
+"""Ends the path of a key, as opposed to that of its value."""
 
 _SCALARS: frozenset[type] = frozenset({str, int, bool, float, NoneType})
 _JSON = _SCALARS | {list, dict}
@@ -325,8 +328,8 @@ class _Place:
             return None, misfit
         try:  # msgspec reads no lone surrogates; the slower reader does
             return msgspec.convert(_parsed(text), self.type, str_keys=True, dec_hook=_revived), None
-        except Exception:  # noqa: BLE001 - as above
-            return None, misfit
+        except Exception as error:  # noqa: BLE001 - as above
+            return None, _misfit(error)
 
     def _compare(self, sent: Any, back: Any, path: str, *, declared: bool) -> None:
         """Refuse what came back as something else, at the deepest path that is to blame."""
@@ -350,8 +353,8 @@ class _Place:
             why, mend = "JSON would give back another value", "pass it in a simpler form"
             if isinstance(sent, datetime | time):
                 why, mend = "JSON keeps a UTC offset in minutes, and no time zone", "convert it to UTC"
-        elif path.endswith("}"):
-            kind = f"key {kind}"
+        elif path.endswith(_KEY):
+            path, kind = path.removesuffix(_KEY), f"key {kind}"
             why, mend = f"the key would come back as {_name(back)}", "declare the type of the keys, or use str"
         elif self._annotated and not self._open:
             why, mend = f"{self._declared}, and JSON would change it", "pass what is declared"
@@ -423,6 +426,8 @@ def _resolved(function: Callable[..., Any], annotation: Any) -> tuple[Any, str]:
     hint, note = _evaluated(function, annotation)
     if hint is object or isinstance(hint, TypeVar) or get_origin(hint) is Unpack:
         return Any, note
+    if get_origin(hint) is Iterable:
+        hint = GenericAlias(Sequence, get_args(hint))  # msgspec knows no Iterable; what comes out is a list either way
     try:
         msgspec.json.Decoder(hint)
     except Exception as error:  # noqa: BLE001 - msgspec looks into the user's types, which may refuse in any way
@@ -604,7 +609,7 @@ def _paired_entries(sent: dict[Any, Any], back: dict[Any, Any]) -> Iterator[tupl
     keys = {key: key for key in back} if sent.keys() == back.keys() else dict(zip(sent, back, strict=False))
     for key, item in sent.items():
         if type(key) is not str or type(keys[key]) is not str or key != keys[key]:
-            yield f"{{{_step(key).strip('{}.')}}}", key, keys[key]
+            yield f"{_step(key)}{_KEY}", key, keys[key]
         yield _step(key), item, back[keys[key]]
 
 
@@ -657,7 +662,7 @@ def _revived(kind: Any, value: Any) -> Any:
     """Read what msgspec does not know."""
     if _is_model(kind):
         return kind.model_validate_json(json.dumps(value))
-    if isinstance(value, kind):
+    if isinstance(value, get_origin(kind) or kind):
         return value
     raise TypeError(_name(value))
 
