@@ -1,6 +1,8 @@
 """How fast one worker drains no-op jobs: enqueue many, start one worker, count until the table is empty.
 
-    python benchmarks/drain.py [--jobs 20000] [--runs 3] [--concurrency 5] [--async] [--durability full]
+    python benchmarks/drain.py [--jobs 20000] [--runs 5] [--concurrency 5] [--async] [--database URL]
+
+Without a URL each run gets a SQLite file of its own. In a server it uses tables of its own, named bench_*.
 
 The bare figure of the same run, claims and deletes of the same rows by the same adapter with no job in between, says
 how much of it is the database's part. Every job is counted: the run fails if one was missed or repeated.
@@ -71,15 +73,20 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=5)
     parser.add_argument("--async", action="store_true")
     parser.add_argument("--durability", choices=["full", "normal"], default="full")
+    parser.add_argument("--database", help="the URL of a server")
     arguments = parser.parse_args()
     rates: dict[str, list[float]] = {"worker": [], "bare": []}
     for _ in range(arguments.runs):
         with tempfile.TemporaryDirectory() as folder:
-            adapter = SQLAlchemyAdapter(f"sqlite:///{Path(folder)}/jobs.db", durability=arguments.durability)
+            url = arguments.database or f"sqlite:///{Path(folder)}/jobs.db"
+            adapter = SQLAlchemyAdapter(url, prefix="bench_", durability=arguments.durability)
+            adapter.migrate()
+            adapter.clear(running=True)
             rates["bare"].append(bare(adapter, arguments))
             rates["worker"].append(drained(adapter, arguments))
             adapter.close()
-    print(f"Python {platform.python_version()}, {platform.machine()}, {arguments}")
+    chosen = {name: value for name, value in vars(arguments).items() if name != "database"}
+    print(f"Python {platform.python_version()}, {platform.machine()}, {adapter.describe()}, {chosen}")
     for name, measured in rates.items():
         print(f"{name:7} {statistics.median(measured):8,.0f}/s  (from {min(measured):,.0f} to {max(measured):,.0f})")
     print(f"ratio   {statistics.median(rates['worker']) / statistics.median(rates['bare']):.2f}")

@@ -235,6 +235,41 @@ def test_middleware_wraps_each_job_the_first_outermost(app):
         assert [entry for entry in ran if isinstance(entry, str)] == ["one in 7", "two in 7", "two out", "one out"]
 
 
+def test_a_job_runs_inside_the_app_whose_executor_runs_it():
+    ran.clear()
+
+    def noting(name):
+        @contextlib.contextmanager
+        def around(context):
+            ran.append(name)
+            yield
+
+        return around
+
+    @job(name="test.says_who")
+    def says_who() -> None:
+        return None
+
+    one = Sapwood(MemoryAdapter(), middleware=[noting("one")])
+    Sapwood(MemoryAdapter(), middleware=[noting("two")])
+    assert isinstance(Executor(one).execute(record("test.says_who")), Succeeded)
+    assert ran == ["one"]
+
+
+def test_two_inline_runs_are_two_things_to_do():
+    keys = []
+
+    @job(name="test.inline_key", with_context=True)
+    def charge(context) -> None:
+        keys.append(context.idempotency_key)
+
+    charge.perform_now()
+    charge.perform_now()
+    Executor(Sapwood(MemoryAdapter())).execute(record("test.inline_key"))
+    assert len(set(keys)) == 3
+    assert keys[2] == "7"
+
+
 def test_middleware_that_fails_fails_the_try(app):
     @contextlib.contextmanager
     def refuses(context):
@@ -326,10 +361,9 @@ def test_an_executor_and_an_adapter_make_a_runner():
 
 
 def test_an_error_of_an_attempt_survives_a_row(adapter, app):
+    from conftest import worker_record
     from sapwood.adapters.base import Settlement
     from sapwood.record import JobDraft
-
-    from conftest import worker_record
 
     Raises.error = ValueError("\0 \ud800 \x1b[31m " + "x" * 10**6)
     adapter.enqueue([JobDraft(job="test.raises", args="{}", max_attempts=1)])

@@ -46,11 +46,11 @@ def test_a_joined_job_shares_the_fate_of_the_callers_transaction(adapter, databa
         session.execute(text("CREATE TABLE users (id INTEGER)"))
         session.commit()
         session.execute(text("INSERT INTO users VALUES (1)"))
-        (id,) = adapter.enqueue([DRAFT], connection=session)
-        assert adapter.get(id) is None, "nobody sees it before the commit"
+        (job_id,) = adapter.enqueue([DRAFT], connection=session)
+        assert adapter.get(job_id) is None, "nobody sees it before the commit"
         getattr(session, end)()
         users = session.scalar(text("SELECT count(*) FROM users"))
-    assert ((adapter.get(id) is not None), users) == ((True, 1) if end == "commit" else (False, 0))
+    assert ((adapter.get(job_id) is not None), users) == ((True, 1) if end == "commit" else (False, 0))
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
@@ -156,7 +156,7 @@ def fill(adapter: SQLAlchemyAdapter, columns: str) -> None:
             INSERT INTO background_jobs
               (queue, priority, state, run_at, job, args, attempts, max_attempts, lock_token, deaths, alone, created_at)
             SELECT {columns}, 'm:J', '{{}}', 0, 24, 0, 0, 0, '2029-01-01 00:00:00.000000' FROM n
-            """  # noqa: S608
+            """
         )
         connection.exec_driver_sql("ANALYZE")
 
@@ -524,16 +524,13 @@ def test_a_commit_of_another_process_wakes_a_listener(adapter, database):
     end = adapter.listen(woken.set)
     assert woken.wait(5), "the first look"
     woken.clear()
-    subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter; "
-            f"from sapwood.record import JobDraft; "
-            f"SQLAlchemyAdapter({database!r}).enqueue([JobDraft(job='m:J', args='{{}}')])",
-        ],
-        check=True,
-    )
+    program = """
+import sys
+from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
+from sapwood.record import JobDraft
+SQLAlchemyAdapter(sys.argv[1]).enqueue([JobDraft(job="m:J", args="{}")])
+"""
+    subprocess.run([sys.executable, "-c", program, database], check=True)
     assert woken.wait(5)
     end()
 
@@ -557,8 +554,8 @@ def test_a_forked_child_uses_connections_of_its_own(adapter):
 def test_instants_come_back_as_they_went_in(adapter):
     moment = datetime(2031, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
     zone = moment.astimezone().tzinfo
-    (id,) = adapter.enqueue([JobDraft(job="m:J", args="{}", run_at=moment.astimezone(zone))], now=NOW)
-    assert adapter.get(id).run_at == moment
+    (job_id,) = adapter.enqueue([JobDraft(job="m:J", args="{}", run_at=moment.astimezone(zone))], now=NOW)
+    assert adapter.get(job_id).run_at == moment
     assert adapter.next_run_at() == moment
     assert adapter.promote(now=moment - timedelta(microseconds=1)) == 0
     assert adapter.promote(now=moment) == 1

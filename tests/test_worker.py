@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -25,7 +26,7 @@ PROGRAMS = Path(__file__).parent / "programs"
 
 
 class Note(Job, name="worker.note"):
-    notes: list[object] = []
+    notes: ClassVar[list[object]] = []
 
     def perform(self, what: str) -> None:
         Note.notes.append(what)

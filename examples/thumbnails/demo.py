@@ -4,6 +4,7 @@ Run it with ``make demo``, or ``python demo.py FOLDER`` for photographs of your 
 """
 
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -11,9 +12,13 @@ import threading
 from pathlib import Path
 
 OUTPUT = Path("demo-output").absolute()
+shutil.rmtree(OUTPUT, ignore_errors=True)
+(OUTPUT / "photos").mkdir(parents=True)
+logging.basicConfig(filename=OUTPUT / "jobs.log", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 os.environ.setdefault("DATABASE_URL", f"sqlite:///{OUTPUT}/shop.db")
 
 import mailbox as post  # noqa: E402
+
 from jobs import Announce, MakeThumbnail, app, engine  # noqa: E402
 from models import Base, Photo  # noqa: E402
 from sqlalchemy import select  # noqa: E402
@@ -27,8 +32,8 @@ from sapwood.lifecycle import Failed, Retried, Succeeded  # noqa: E402
 WANTED = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "camera.png", "motorcycle_left.png"]
 
 
-class Upload(Exception):  # noqa: N818 - what a web framework would answer with an error page
-    """Something went wrong after the photograph was recorded."""
+class UploadFailed(Exception):
+    """Something went wrong after the photograph was recorded: a web framework would answer with an error page."""
 
 
 def photographs() -> list[Path]:
@@ -52,7 +57,7 @@ def upload(path: Path, tell: str, *, then_fail: bool = False) -> None:
             MakeThumbnail.perform_later(photo.id)
             Announce.perform_later(photo.id, tell)
         if then_fail:
-            raise Upload
+            raise UploadFailed
 
 
 def report(event: Event) -> None:
@@ -65,14 +70,12 @@ def report(event: Event) -> None:
         case Succeeded():
             print(f"  ✓ {name}  done in {event.seconds * 1000:.0f} ms")
         case Retried(wait, failure):
-            print(f"  ↻ {name}  again in {wait:.1f} s: {failure.error[:90]}")
+            print(f"  ↻ {name}  again in {wait:.1f} s: {failure.error[:110]}")
         case Failed(failure):
-            print(f"  ✕ {name}  failed for good: {failure.error[:90]}")
+            print(f"  ✕ {name}  failed for good: {failure.error[:110]}")
 
 
 def main() -> None:
-    shutil.rmtree(OUTPUT, ignore_errors=True)
-    (OUTPUT / "photos").mkdir(parents=True)
     Base.metadata.drop_all(engine)
     Base.metadata.create_all(engine)
     app.migrate()
@@ -86,14 +89,14 @@ def main() -> None:
     server = post.serve(mailbox)
     os.environ["SMTP_HOST"], os.environ["SMTP_PORT"] = server.hostname, str(server.port)
 
-    print(f"Uploading {len(pictures)} photographs, one of them truncated besides, and one upload that is rolled back:")
+    print(f"Uploading {len(pictures)} photographs, a truncated one, and one whose upload is rolled back:")
     for number, picture in enumerate(pictures):
         upload(picture, tell=post.BUSY if number == 1 else f"reader{number}@example.org")
     upload(truncated, tell="reader@example.org")
     before = len(app.adapter().jobs(limit=1000))
     try:
         upload(pictures[0], tell="nobody@example.org", then_fail=True)
-    except Upload:
+    except UploadFailed:
         print(f"  {before} jobs enqueued; the rolled-back upload left {len(app.adapter().jobs(limit=1000)) - before}")
 
     print("Working:")
@@ -107,7 +110,7 @@ def main() -> None:
     worker = Worker(app, concurrency=2)
     thread = threading.Thread(target=worker.run)
     thread.start()
-    while any(job.state not in {JobState.FAILED} for job in app.adapter().jobs(limit=1000)):
+    while any(job.state is not JobState.FAILED for job in app.adapter().jobs(limit=1000)):
         settled.wait(0.2)
         settled.clear()
     worker.stop()
@@ -118,7 +121,7 @@ def main() -> None:
 
 def summary(worker: Worker, mailbox: post.Mailbox) -> None:
     tally = worker.tally
-    print(f"\n{tally.succeeded} jobs succeeded, {tally.retried} tries were retried, {tally.failed} job failed for good:")
+    print(f"\n{tally.succeeded} jobs succeeded, {tally.retried} tries were retried, {tally.failed} failed for good:")
     for job in app.adapter().jobs(JobFilter(states=[JobState.FAILED])):
         print(f"  #{job.id} {job.job} {job.args} after {job.attempts} tries: {job.last_error}")
     refused = mailbox.refused[post.BUSY]
@@ -126,7 +129,7 @@ def summary(worker: Worker, mailbox: post.Mailbox) -> None:
     with Session(engine) as session:
         photos = session.scalars(select(Photo)).all()
         made = [photo for photo in photos if photo.thumbnail]
-        print(f"{len(photos)} photographs recorded, {len(made)} thumbnails in {OUTPUT / 'photos' / 'thumbnails'}")
+        print(f"{len(photos)} photographs recorded, {len(made)} thumbnails in demo-output/photos/thumbnails")
     app.close()
     engine.dispose()
     expected = {"thumbnails": len(photos) - 1, "failed": 1, "mails": len(photos), "refused": 2}

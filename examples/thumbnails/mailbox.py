@@ -14,7 +14,7 @@ class Mailbox:
         self.received: list[str] = []
         self.refused: collections.Counter[str] = collections.Counter()
 
-    async def handle_RCPT(  # noqa: N802, PLR0917 - the server's own name and arguments
+    async def handle_RCPT(  # noqa: N802 - the server's own name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         if address == BUSY and self.refused[address] < 2:  # noqa: PLR2004 - twice, as said above

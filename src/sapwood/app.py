@@ -276,7 +276,7 @@ def _adapter(place: Any) -> BaseAdapter:
             why="a place is a URL, an engine of SQLAlchemy, or an adapter",
             mend='Sapwood("sqlite:///jobs.db")',
         )
-    from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter  # noqa: PLC0415 - an app with other adapters needs no SQLAlchemy
+    from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter  # noqa: PLC0415 - other adapters need no SQLAlchemy
 
     return SQLAlchemyAdapter(place)
 

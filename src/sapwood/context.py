@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from uuid import uuid4
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 
 class JobContext(Struct, frozen=True, kw_only=True):
@@ -42,7 +43,12 @@ class JobContext(Struct, frozen=True, kw_only=True):
         """Whether the worker wants to stop: a long job may end here, and raise to be tried again."""
         return self.is_stopping()
 
+    inline_key: str = field(default_factory=lambda: f"inline-{uuid4().hex}")
+
     @property
     def idempotency_key(self) -> str:
-        """The same for every try of this job: hand it to services that refuse to do one thing twice."""
-        return str(self.job_id)
+        """The same for every try of this job: hand it to services that refuse to do one thing twice.
+
+        Two inline runs have two keys, since they are two jobs.
+        """
+        return str(self.job_id) if self.job_id else self.inline_key

@@ -14,10 +14,11 @@ from typing import Any
 
 from sapwood import backoff, registry
 from sapwood.app import Sapwood
+from sapwood.calling import aperform, is_async, perform
 from sapwood.context import JobContext
 from sapwood.errors import SapwoodError, UnknownJob
 from sapwood.events import JobEnded, JobStarted
-from sapwood.job import Job, aperform, is_async, perform
+from sapwood.job import Job
 from sapwood.lifecycle import Failed, Failure, Outcome, Retried, Succeeded, Unrecognised
 from sapwood.record import JobRecord
 
@@ -65,16 +66,16 @@ class Executor:
             job_class = self._find(record, run)
             context = _context(record, stopping)
             if is_async(job_class):
-                run.value = asyncio.run(aperform(job_class, record.args, context))
+                run.value = asyncio.run(aperform(job_class, record.args, context, self._app))
             else:
-                run.value = perform(job_class, record.args, context)
+                run.value = perform(job_class, record.args, context, self._app)
         return run.outcome
 
     async def aexecute(self, record: JobRecord, *, stopping: Callable[[], bool] = lambda: False) -> Outcome:
         """Run a claimed job whose ``perform`` is a coroutine function, on the running event loop. Never raises."""
         with self._told(record) as run:
             job_class = self._find(record, run)
-            run.value = await aperform(job_class, record.args, _context(record, stopping))
+            run.value = await aperform(job_class, record.args, _context(record, stopping), self._app)
         return run.outcome
 
     def _find(self, record: JobRecord, run: "_Run") -> type[Job]:
@@ -191,4 +192,5 @@ def _context(record: JobRecord, stopping: Callable[[], bool]) -> JobContext:
         lock_token=record.lock_token,
         worker=record.locked_by,
         is_stopping=stopping,
+        inline_key="",
     )

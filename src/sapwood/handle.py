@@ -91,7 +91,13 @@ class JobHandle(Generic[R_co]):
                 mend="class ...(Job, keep=True)",
             )
         if record.state is JobState.SUCCEEDED:
-            return True, None if record.result is None else self._codec.decode_result(record.result)
+            if record.result is None:
+                raise ResultUnavailable(
+                    f"job #{self.id} is done, but its result could not be kept",
+                    why="JSON cannot hold what perform returned",
+                    mend="see the worker's log, and return something simpler",
+                )
+            return True, self._codec.decode_result(record.result)
         if record.state in {JobState.FAILED, JobState.CANCELLED}:
             raise JobFailed(f"job #{self.id} {record.state.value}", why=record.last_error or "")
         return False, None

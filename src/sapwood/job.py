@@ -1,32 +1,29 @@
 """What users write: ``Job`` and ``@job``, and the ways to have them run."""
 
 import asyncio
+import copy
 import functools
 import inspect
 import logging
-import math
 import types
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, ExitStack
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
-
-from msgspec import Struct
 
 from sapwood import backoff, registry
 from sapwood.app import Sapwood, current_app
 from sapwood.arguments import Codec
+from sapwood.calling import aperform, is_async, perform
 from sapwood.context import JobContext
 from sapwood.errors import (
     ConfigurationError,
-    InvalidPriority,
-    InvalidWait,
     MissingPerform,
     NoApp,
     UnnamedJob,
     UnsupportedConnection,
 )
 from sapwood.handle import JobHandle
+from sapwood.options import Options, check_priority, check_queue
 from sapwood.record import JobDraft
 
 P = ParamSpec("P")
@@ -42,38 +39,6 @@ class Performs(Protocol[P, R_co]):
     def perform(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Do the work."""
         ...
-
-
-class Options(Struct, frozen=True, kw_only=True):
-    """What ``set()`` was given; None leaves it to the class."""
-
-    wait: float | timedelta | None = None
-    wait_until: datetime | None = None
-    queue: str | None = None
-    priority: int | None = None
-    connection: object | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        if self.wait is not None and self.wait_until is not None:
-            raise InvalidWait("both wait= and wait_until= are given", mend="choose one of them")
-        if self.wait is not None:
-            _check_wait(self.seconds)
-        if self.wait_until is not None and self.wait_until.tzinfo is None:
-            raise InvalidWait(
-                "wait_until is a datetime without a time zone",
-                why="nobody can tell which moment it is",
-                mend="make it aware: datetime(..., tzinfo=UTC), or moment.astimezone() for local time",
-            )
-        if self.priority is not None:
-            _check_priority(self.priority)
-        if self.queue is not None:
-            _check_queue(self.queue)
-
-    @property
-    def seconds(self) -> float:
-        """The wait in seconds, 0 where there is none."""
-        return self.wait.total_seconds() if isinstance(self.wait, timedelta) else self.wait or 0
 
 
 class PendingJob(Generic[R_co]):
@@ -126,7 +91,7 @@ class Configured(Generic[P, R]):
 
     def perform_now(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Perform the job here and now; nothing is stored."""
-        result: R = _performed_now(self._job_class, args, kwargs)
+        result: R = _performed_now(self._job_class, self._options, args, kwargs)
         return result
 
     def build(self, *args: P.args, **kwargs: P.kwargs) -> PendingJob[R]:
@@ -160,13 +125,14 @@ class Job:
     adapter: ClassVar[str] = "default"
     keep: ClassVar[bool] = False
 
-    context: JobContext
-    """The run that this instance is made for."""
+    context: JobContext = JobContext()
+    """The run that this instance is made for; that of no stored job where a test makes the instance itself."""
 
     _app: ClassVar[Sapwood | None] = None
     logger_of_class: ClassVar[Any] = None
     _codec: ClassVar[Codec | None] = None
     runs_async: ClassVar[bool]
+    app_of_run: Sapwood | None = None
 
     def __init_subclass__(  # noqa: PLR0913 - no **options: a typo in a class keyword is an error
         cls,
@@ -230,7 +196,8 @@ class Job:
 
         What ``perform`` raises is raised; an asynchronous ``perform`` returns its coroutine.
         """
-        return _configured(cls).perform_now(*args, **kwargs)
+        result: R = _configured(cls).perform_now(*args, **kwargs)
+        return result
 
     @classmethod
     def build(cls: type[Performs[P, R]], *args: P.args, **kwargs: P.kwargs) -> PendingJob[R]:
@@ -282,7 +249,7 @@ class Job:
     @property
     def logger(self) -> Any:
         """The logger for this run. One of the standard library gets the job's id, class, queue and try as extras."""
-        app = type(self).app_or_none()
+        app = self.app_of_run or type(self).app_or_none()
         logger = self.logger_of_class or (app.logger if app else _log)
         if not isinstance(logger, logging.Logger):
             return logger
@@ -330,12 +297,12 @@ class Job:
 
 def enqueue_all(jobs: Iterable[PendingJob[Any]]) -> list[JobHandle[Any]]:
     """Store many jobs, in one round trip for each adapter; return their handles in the same order."""
-    return _stored(list(jobs))
+    return _stored(_distinct(jobs))
 
 
 async def aenqueue_all(jobs: Iterable[PendingJob[Any]]) -> list[JobHandle[Any]]:
     """Store many jobs, from asynchronous code."""
-    pending = list(jobs)
+    pending = _distinct(jobs)
     handles: dict[int, JobHandle[Any]] = {}
     for connection, members in _grouped(pending, _joined).values():
         if _is_async(connection):
@@ -475,76 +442,20 @@ def _performing(function: Callable[..., Any]) -> Callable[..., Any]:
     return perform
 
 
-# --- performing -------------------------------------------------------------------------------------------------------
+# --- inline -----------------------------------------------------------------------------------------------------------
 
 
-def is_async(job_class: type[Job]) -> bool:
-    """Say whether the ``perform`` of a class is a coroutine function."""
-    known: bool | None = job_class.__dict__.get("runs_async")
-    if known is None:
-        known = job_class.runs_async = inspect.iscoroutinefunction(inspect.unwrap(job_class.perform))  # type: ignore[attr-defined]
-    return known
-
-
-def perform(job_class: type[Job], args: str, context: JobContext) -> Any:
-    """Call a synchronous ``perform`` with stored arguments, inside the app's middleware."""
-    call = _bound(job_class, args, context)
-    with ExitStack() as wrapped:
-        for middleware in _middleware(job_class):
-            wrapped.enter_context(_synchronous(middleware(context)))
-        return call()
-    return None  # a middleware swallowed what perform raised
-
-
-async def aperform(job_class: type[Job], args: str, context: JobContext) -> Any:
-    """Await an asynchronous ``perform`` with stored arguments, inside the app's middleware."""
-    call = _bound(job_class, args, context)
-    async with AsyncExitStack() as wrapped:
-        for middleware in _middleware(job_class):
-            manager = middleware(context)
-            if hasattr(manager, "__aenter__"):
-                await wrapped.enter_async_context(manager)
-            else:
-                wrapped.enter_context(manager)
-        return await call()
-
-
-def _bound(job_class: type[Job], args: str, context: JobContext) -> Callable[[], Any]:
-    positional, named = job_class.codec().decode(args)
-    instance = job_class()
-    # A frozen attrs class takes attributes only this way.
-    object.__setattr__(instance, "context", context)
-    return functools.partial(instance.perform, *positional, **named)  # type: ignore[attr-defined]
-
-
-def _performed_now(job_class: type[Job], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _performed_now(job_class: type[Job], options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if not job_class.can_perform():
         raise MissingPerform(f"{job_class.__qualname__} has no perform()", mend="add it: def perform(self, ...)")
     encoded = job_class.codec().encode(args, kwargs)
     context = JobContext(
         job=job_class.__qualname__,
-        queue=job_class.queue,
-        priority=job_class.priority,
+        queue=options.queue or job_class.queue,
+        priority=options.priority or job_class.priority,
         max_attempts=job_class.max_attempts,
     )
-    return (aperform if is_async(job_class) else perform)(job_class, encoded, context)
-
-
-def _middleware(job_class: type[Job]) -> Sequence[Callable[[JobContext], Any]]:
-    app = job_class.app_or_none()
-    return app.middleware if app is not None else ()
-
-
-def _synchronous(manager: Any) -> Any:
-    if hasattr(manager, "__enter__"):
-        return manager
-    if inspect.iscoroutine(manager):
-        manager.close()
-    raise ConfigurationError(
-        f"a middleware returned a {type(manager).__name__} for a synchronous job",
-        why="only a context manager can be entered around it",
-        mend="decorate the middleware with @contextmanager",
-    )
+    return (aperform if is_async(job_class) else perform)(job_class, encoded, context, job_class.app_or_none())
 
 
 # --- storing ----------------------------------------------------------------------------------------------------------
@@ -554,9 +465,18 @@ def _configured(job_class: Any) -> Configured[Any, Any]:
     return Configured(job_class, Options())
 
 
+def _distinct(jobs: Iterable[PendingJob[Any]]) -> list[PendingJob[Any]]:
+    """Return the jobs; one that is listed twice is two jobs, each with a handle of its own."""
+    pending: list[Any] = list(jobs)
+    for job in pending:
+        if not isinstance(job, PendingJob):
+            raise TypeError(f"enqueue_all takes what .build(...) returns, not {job!r}")
+    return [copy.copy(job) for job in pending]
+
+
 def _stored(jobs: list[PendingJob[Any]], *, connection: object | None = None) -> list[JobHandle[Any]]:
     handles: dict[int, JobHandle[Any]] = {}
-    for target, members in _grouped(jobs, lambda job: connection or _joined(job)).values():
+    for target, members in _grouped(jobs, lambda job: _joined(job) if connection is None else connection).values():
         if _is_async(target):
             raise UnsupportedConnection(
                 f"an {type(target).__name__} cannot be used from synchronous code",
@@ -591,12 +511,16 @@ def _is_async(connection: object) -> bool:
     return hasattr(connection, "run_sync")
 
 
-# --- checks -----------------------------------------------------------------------------------------------------------
-
-
 def _check_class(job_class: type[Job]) -> None:
-    _check_queue(job_class.queue)
-    _check_priority(job_class.priority)
+    written = inspect.unwrap(getattr(job_class, "perform", _check_class))
+    if inspect.isgeneratorfunction(written) or inspect.isasyncgenfunction(written):
+        raise ConfigurationError(
+            f"perform of {job_class.__qualname__} is a generator",
+            why="calling it would do nothing",
+            mend="take out the yield",
+        )
+    check_queue(job_class.queue)
+    check_priority(job_class.priority)
     if type(job_class.max_attempts) is not int or job_class.max_attempts < 1:
         raise ConfigurationError(
             f"max_attempts of {job_class.__qualname__} is {job_class.max_attempts!r}", mend="an integer, 1 or more"
@@ -607,22 +531,3 @@ def _check_class(job_class: type[Job]) -> None:
             raise ConfigurationError(
                 f"{attribute} of {job_class.__qualname__} is {value!r}", mend=f"it must be a {kind.__name__}"
             )
-
-
-def _check_queue(queue: Any) -> None:
-    if not isinstance(queue, str) or not 0 < len(queue) <= 128:  # noqa: PLR2004 - the width of the column
-        raise ConfigurationError(f"{queue!r} cannot name a queue", mend="a text of 1 to 128 characters")
-
-
-def _check_priority(priority: Any) -> None:
-    if type(priority) is not int or not 1 <= priority <= 100:  # noqa: PLR2004 - the promise of the product
-        raise InvalidPriority(
-            f"{priority!r} is no priority", why="1 is worked first, 100 last", mend="an integer from 1 to 100"
-        )
-
-
-def _check_wait(seconds: float) -> None:
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < math.inf:
-        raise InvalidWait(
-            f"{seconds!r} is no wait", why="a job can wait for the future only", mend="seconds >= 0, or a timedelta"
-        )

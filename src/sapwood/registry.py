@@ -14,9 +14,12 @@ from sapwood.errors import DuplicateJobName, UnnamedJob
 _MAIN = frozenset({"__main__", "__mp_main__"})
 """What the module that was started is called in its process, and in those that multiprocessing spawned from it."""
 
-_classes: dict[str, type[Any]] = {}
-_names: dict[str, Sequence[str]] = {}
-_claims: dict[str, tuple[str, ...]] = {}
+_classes: dict[str, dict[str, type[Any]]] = {}
+"""The classes by the name that they claim, then by module and qualified name: there should be one."""
+
+_conflicts: dict[str, tuple[str, ...]] = {}
+"""Who claims a name that more than one claims."""
+
 _lock = threading.Lock()
 
 
@@ -29,24 +32,24 @@ def register(job_class: type[Any], names: Sequence[str]) -> None:
     """
     origin = _origin(job_class)
     with _lock:
-        for name in _names.get(origin, ()):
-            _claims[name] = tuple(other for other in _claims[name] if other != origin)
-        _classes[origin] = job_class
-        _names[origin] = tuple(dict.fromkeys(names))
-        for name in _names[origin]:
-            _claims[name] = (*_claims.get(name, ()), origin)
+        before = [name for name, claims in _classes.items() if origin in claims]
+        for name in (*before, *names):
+            others = {other: claim for other, claim in _classes.get(name, {}).items() if other != origin}
+            _classes[name] = {**others, origin: job_class} if name in names else others
+            _conflicts.pop(name, None)
+            if len(_classes[name]) > 1:
+                _conflicts[name] = tuple(_classes[name])
 
 
 def find(name: str) -> type[Any] | None:
     """Return the class whose jobs are stored under ``name``, None where none is loaded."""
-    claims = _claims.get(name)
-    return _classes[claims[-1]] if claims else None
+    return next(reversed(_classes.get(name, {}).values()), None)
 
 
 def names() -> Sequence[str]:
     """Return the names of all classes that are loaded, aliases included."""
     with _lock:
-        return sorted(name for name, claims in _claims.items() if claims)
+        return sorted(name for name, claims in _classes.items() if claims)
 
 
 def check() -> None:
@@ -55,12 +58,10 @@ def check() -> None:
     Raises:
         DuplicateJobName: two modules give one name.
     """
-    with _lock:
-        doubles = {name: claims for name, claims in _claims.items() if len(claims) > 1}
-    for name, claims in doubles.items():
+    for name, claims in list(_conflicts.items()):
         raise DuplicateJobName(
             f"two job classes are stored as {name!r}",
-            why=f"{' and '.join(claims)} both claim it, and a worker could not tell their jobs apart",
+            why=f"{' and '.join(claims)} claim it, and a worker could not tell their jobs apart",
             mend="give one of them another name=, or take the alias away",
         )
 

@@ -24,11 +24,11 @@ def effects() -> sqlite3.Connection:
 
 class Effect(Job, name="crash.effect"):
     def perform(self, number: int) -> None:
-        time.sleep(random.random() * 0.004)  # noqa: S311 - a job takes a moment, each another
+        time.sleep(random.random() * 0.004)
         effects().execute("INSERT INTO effects VALUES (?, ?)", (number, self.context.attempt))
 
 
 if __name__ == "__main__":
     app = Sapwood(sys.argv[1])
-    # The killer takes the jobs back itself, with the notes that it has read, so nobody else may be quicker.
+    # The killer takes the jobs back itself, at once.
     Worker(app, concurrency=4, timing=Timing(look=3600, beat=3600)).run()

@@ -2,10 +2,11 @@
 
 import uuid
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import Connection, Dialect, Inspector, insert, inspect, select, update
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.engine.mock import MockConnection
 
 from sapwood.adapters.tables import Tables
 from sapwood.errors import SchemaTooNew
@@ -61,11 +62,12 @@ def sql(dialect: Dialect, tables: Tables) -> str:
         "oldest_reader": str(OLDEST_READER),
         "installation_id": uuid.uuid4().hex,
     }
-    statements = []
-    for table in tables.metadata.sorted_tables:
-        statements.append(str(CreateTable(table).compile(dialect=dialect)).strip())
-        indexes = sorted(table.indexes, key=lambda index: str(index.name))
-        statements.extend(str(CreateIndex(index).compile(dialect=dialect)) for index in indexes)
+    statements: list[str] = []
+
+    def note(statement: Any, *_: Any, **__: Any) -> None:
+        statements.append(str(statement.compile(dialect=dialect)).strip())
+
+    tables.metadata.create_all(MockConnection(dialect, note), checkfirst=False)
     for key, value in meta.items():
         row = insert(tables.meta).values(key=key, value=value)
         statements.append(str(row.compile(dialect=dialect, compile_kwargs={"literal_binds": True})))

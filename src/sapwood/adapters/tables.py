@@ -62,7 +62,7 @@ _Id = BigInteger().with_variant(Integer, "sqlite")
 _Text = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 
 # Exact comparison, as everywhere else: neither case nor accents nor trailing spaces are ignored.
-_MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
+_MYSQL: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
 
 
 class Tables:
@@ -131,6 +131,12 @@ def _jobs(metadata: MetaData, prefix: str) -> Table:
         **_MYSQL,
     )
     assert tuple(table.columns.keys()) == JobRecord.__struct_fields__  # noqa: S101 - a slip of ours, not of a user
+    _indexes(table)
+    return table
+
+
+def _indexes(table: Table) -> None:
+    name = table.name
     _index(f"{name}_ready_idx", "state = 'ready' AND alone = 0", table, "queue", "priority", "run_at", "id")
     _index(f"{name}_alone_idx", "state = 'ready' AND alone = 1", table, "queue", "priority", "run_at", "id")
     _index(f"{name}_scheduled_idx", "state = 'scheduled'", table, "priority", "run_at", "id")
@@ -142,15 +148,14 @@ def _jobs(metadata: MetaData, prefix: str) -> Table:
         "owner": ("state", "locked_by"),
     }.items():
         whole = Index(f"{name}_{purpose}_idx", *(table.c[part] for part in key))
-        whole.ddl_if(dialect=("mysql", "mariadb"))
-    return table
+        whole.ddl_if(dialect=("mysql", "mariadb"))  # type: ignore[arg-type]  # several are documented
 
 
 def _index(name: str, where: str, table: Table, *columns: str) -> None:
     """Index only the rows that a verb looks for, so that all other rows cost it nothing."""
     condition = text(where)
     partial = Index(name, *(table.c[column] for column in columns), sqlite_where=condition, postgresql_where=condition)
-    partial.ddl_if(dialect=("sqlite", "postgresql"))
+    partial.ddl_if(dialect=("sqlite", "postgresql"))  # type: ignore[arg-type]  # several are documented
 
 
 def _attempts(metadata: MetaData, prefix: str) -> Table:

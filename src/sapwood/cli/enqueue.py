@@ -19,7 +19,8 @@ from sapwood.cli.values import job_arguments, length
 from sapwood.cli.why import living_workers, reason
 from sapwood.errors import InvalidArguments, UnstorableArguments
 from sapwood.handle import JobHandle
-from sapwood.job import Configured, Job, Options
+from sapwood.job import Configured, Job
+from sapwood.options import Options
 from sapwood.record import JobState
 
 

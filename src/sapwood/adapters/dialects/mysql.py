@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Select, select, union_all
 from sqlalchemy.exc import DBAPIError
 
 from sapwood.adapters.dialects.server import CONNECT_SECONDS, SILENCE_SECONDS, ServerDialect
-from sapwood.errors import StoreFull, StoreReadOnly
+from sapwood.errors import StoreError, StoreFull, StoreReadOnly
 
 _LOCK_SECONDS = 3
 
@@ -59,7 +59,7 @@ class MySQLDialect(ServerDialect):
         """Know it by its number. A lock that was waited for too long undoes a statement only: all is undone by us."""
         return _number(error) in _CONFLICTS
 
-    def _kind_of(self, error: DBAPIError) -> type[StoreFull | StoreReadOnly] | None:
+    def _kind_of(self, error: DBAPIError) -> type[StoreError] | None:
         return {1021: StoreFull, 1114: StoreFull, 1290: StoreReadOnly, 1792: StoreReadOnly, 1836: StoreReadOnly}.get(
             _number(error)
         )

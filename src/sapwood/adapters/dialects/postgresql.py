@@ -33,7 +33,7 @@ from sapwood.adapters.dialects.server import (
     STATEMENT_SECONDS,
     ServerDialect,
 )
-from sapwood.errors import StoreFull, StoreReadOnly
+from sapwood.errors import StoreError, StoreFull, StoreReadOnly
 
 _BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED; "
@@ -106,7 +106,7 @@ class PostgreSQLDialect(ServerDialect):
         """Know it by its code."""
         return _code(error) in _CONFLICTS
 
-    def _kind_of(self, error: DBAPIError) -> type[StoreFull | StoreReadOnly] | None:
+    def _kind_of(self, error: DBAPIError) -> type[StoreError] | None:
         return {"53100": StoreFull, "25006": StoreReadOnly}.get(_code(error))
 
     # --- waking up --------------------------------------------------------------------------------------------------

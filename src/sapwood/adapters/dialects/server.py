@@ -9,7 +9,7 @@ from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, Tabl
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
 from sapwood.adapters.dialects.base import Dialect
-from sapwood.errors import SchemaMissing, StoreError, StoreFull, StoreReadOnly, StoreUnavailable
+from sapwood.errors import SchemaMissing, StoreError, StoreUnavailable
 
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 5
@@ -99,7 +99,7 @@ class ServerDialect(Dialect):
             )
         return None
 
-    def _kind_of(self, error: DBAPIError) -> type[StoreFull | StoreReadOnly] | None:
+    def _kind_of(self, error: DBAPIError) -> type[StoreError] | None:
         raise NotImplementedError
 
 
