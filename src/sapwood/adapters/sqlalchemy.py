@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 from sqlalchemy import (
@@ -29,7 +29,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, UnboundExecutionError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, scoped_session
 
 from sapwood import lifecycle
@@ -48,6 +47,9 @@ _FIXED = frozenset({"id", "job", "created_at", "lock_token"})
 
 _REPEATS = 8
 """How often a transaction that gave way to another is repeated before its error is told."""
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine  # needs greenlet, which an application without asyncio has not
 
 _EXTRAS = {
     "postgresql": ("psycopg", "postgresql"),
@@ -100,7 +102,7 @@ class SQLAlchemyAdapter(BaseAdapter):
 
     def __init__(
         self,
-        database: str | URL | Engine | AsyncEngine,
+        database: "str | URL | Engine | AsyncEngine",
         *,
         prefix: str = "background_",
         schema: str | None = None,
@@ -715,9 +717,10 @@ class SQLAlchemyAdapter(BaseAdapter):
             raise named from error
 
 
-def _url(database: str | URL | Engine | AsyncEngine) -> URL:
-    if isinstance(database, Engine | AsyncEngine):
-        url = database.url
+def _url(database: "str | URL | Engine | AsyncEngine") -> URL:
+    engine = getattr(database, "sync_engine", database)
+    if isinstance(engine, Engine):
+        url = engine.url
         if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
             raise UnsupportedStore(
                 "an engine for a SQLite database in memory was passed in",
@@ -726,7 +729,7 @@ def _url(database: str | URL | Engine | AsyncEngine) -> URL:
             )
         return url
     try:
-        return make_url(database)
+        return make_url(cast("str | URL", database))
     except ArgumentError as error:
         raise ConfigurationError(
             "the database URL cannot be read",
@@ -779,7 +782,7 @@ def _borrowed(connection: object) -> Connection:
             ) from error
     if isinstance(connection, Connection):
         return connection
-    if isinstance(connection, AsyncSession | AsyncConnection):
+    if hasattr(connection, "run_sync"):
         raise UnsupportedConnection(
             f"an {type(connection).__name__} cannot be used from synchronous code",
             why="its transaction lives on an event loop",
