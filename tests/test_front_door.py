@@ -47,3 +47,21 @@ sys.exit(f"loaded: {heavy}" if heavy else 0)
 
 def test_the_release_is_told():
     assert sapwood.__version__.count(".") == 2
+
+
+def test_an_application_without_asyncio_needs_no_greenlet(tmp_path):
+    program = """
+import sys
+sys.modules["greenlet"] = None
+from sapwood import Sapwood, Worker, job
+
+@job
+def nothing() -> None:
+    return None
+
+app = Sapwood(f"sqlite:///{sys.argv[1]}/jobs.db")
+nothing.perform_later()
+print(Worker(app).workoff().succeeded)
+"""
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n", done.stderr
