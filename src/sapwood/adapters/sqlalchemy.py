@@ -34,11 +34,11 @@ from sqlalchemy.orm import Session, scoped_session
 from sapwood import lifecycle
 from sapwood.adapters import migrations
 from sapwood.adapters.base import BaseAdapter, Exchange, JobFilter, Settlement
-from sapwood.adapters.dialects.base import Dialect
+from sapwood.adapters.dialects.base import Dialect, Swap
 from sapwood.adapters.dialects.sqlite import Durability, SQLiteDialect
 from sapwood.adapters.tables import Tables
 from sapwood.errors import ConfigurationError, StoreUnavailable, UnsupportedConnection, UnsupportedStore
-from sapwood.lifecycle import Edit, Trace
+from sapwood.lifecycle import Edit, Succeeded, Trace
 from sapwood.page import Claim, Page
 from sapwood.record import JobAttempt, JobDraft, JobRecord, JobState, WorkerRecord
 
@@ -277,16 +277,46 @@ class SQLAlchemyAdapter(BaseAdapter):
         now: datetime | None = None,
     ) -> Exchange:
         """Settle and claim in one transaction."""
-        if not settlements:
+        if not settlements and not self._dialect.exchanges:
             idle = self._nothing_to_claim(worker, queues, limit, alone)
             if idle is not None:
                 return idle
         with self._writing() as connection:
+            if self._dialect.exchanges:
+                return self._exchange(connection, worker, settlements, queues, limit, alone, now)
             moment = self._moment(connection, now)
             written = self._settle(connection, worker, settlements, moment)
             alive = self._guard(connection, worker, lock=True)
             records = self._claim(connection, worker, queues, limit, alone, moment) if alive else ()
         return Exchange(settled=written, claimed=records, alive=alive)
+
+    def _exchange(
+        self,
+        connection: Connection,
+        worker: str,
+        settlements: Sequence[Settlement],
+        queues: Sequence[str] | None,
+        limit: int,
+        alone: bool,  # noqa: FBT001
+        now: datetime | None,
+    ) -> Exchange:
+        """Settle by the dialect's own statement what succeeded at once, and by the usual ones what did not."""
+        plain = [settlement for settlement in settlements if _is_plain(settlement)]
+        others = [settlement for settlement in settlements if not _is_plain(settlement)]
+        written = self._settle(connection, worker, others, self._moment(connection, now)) if others else frozenset()
+        swap = Swap(
+            jobs=self._tables.jobs,
+            workers=self._tables.workers,
+            worker=worker,
+            gone=[(settlement.record.id, settlement.record.lock_token) for settlement in plain],
+            queues=self._named(connection, queues, alone) or ("",),
+            limit=limit if queues is None or queues else 0,
+            alone=alone,
+            now=now,
+        )
+        swapped = self._dialect.exchange(connection, swap)
+        records = sorted((_record(row) for row in swapped.claimed), key=_urgency)
+        return Exchange(settled=written.union(swapped.deleted), claimed=records, alive=swapped.alive)
 
     def _nothing_to_claim(
         self,
@@ -375,7 +405,7 @@ class SQLAlchemyAdapter(BaseAdapter):
                     attempts=jobs.c.attempts + 1,
                 )
             )
-        return sorted(records, key=lambda record: (record.priority, record.run_at, record.id))
+        return sorted(records, key=_urgency)
 
     def _candidates(
         self,
@@ -386,15 +416,21 @@ class SQLAlchemyAdapter(BaseAdapter):
     ) -> Select[Any]:
         """Return the statement for the first ready ids: a merge of one ordered read per queue."""
         jobs = self._tables.jobs
-        if queues is None:
-            queues = tuple(connection.scalars(self._ready_queues(alone))) or ("",)
         ready = select(jobs.c.id, jobs.c.priority, jobs.c.run_at).where(_ready(jobs, alone))
-        reads = [ready.where(jobs.c.queue == queue) for queue in dict.fromkeys(queues)]
+        reads = [ready.where(jobs.c.queue == queue) for queue in self._named(connection, queues, alone) or ("",)]
         return self._dialect.merged(reads, ("priority", "run_at", "id"), limit)
 
-    def _ready_queues(self, alone: bool) -> Select[tuple[str]]:  # noqa: FBT001
-        """Return the statement for the queues that have ready jobs: one look into the index for each."""
-        return _distinct(self._tables.jobs.c.queue, _ready(self._tables.jobs, alone))
+    def _named(
+        self,
+        connection: Connection,
+        queues: Sequence[str] | None,
+        alone: bool,  # noqa: FBT001
+    ) -> Sequence[str]:
+        """Return the queues by name; all of them are those that have ready jobs, one look into the index for each."""
+        if queues is not None:
+            return tuple(dict.fromkeys(queues))
+        jobs = self._tables.jobs
+        return tuple(connection.scalars(_distinct(jobs.c.queue, _ready(jobs, alone))))
 
     @_repeated
     def promote(self, *, limit: int = 1000, now: datetime | None = None) -> int:
@@ -822,6 +858,16 @@ def _matching(jobs: Table, filter: JobFilter | None) -> Iterator[ColumnElement[b
         yield jobs.c.queue.in_(filter.queues)
     if filter.jobs is not None:
         yield jobs.c.job.in_(filter.jobs)
+
+
+def _is_plain(settlement: Settlement) -> bool:
+    """Say whether a settlement only deletes a row: no state to compute, no history to write or to remove."""
+    record, outcome = settlement.record, settlement.outcome
+    return isinstance(outcome, Succeeded) and not outcome.keep and record.attempts == 1 and record.last_error is None
+
+
+def _urgency(record: JobRecord) -> tuple[int, datetime, int]:
+    return record.priority, record.run_at, record.id
 
 
 def _trace(record: JobRecord, notes: Mapping[Claim, Trace] | None) -> Trace:

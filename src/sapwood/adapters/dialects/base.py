@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, ClassVar
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, Table
 from sqlalchemy.exc import DBAPIError
 
@@ -14,11 +15,40 @@ from sapwood.lifecycle import Trace
 from sapwood.page import Claim, Page
 
 
+class Swap(Struct, frozen=True, kw_only=True):
+    """What a dialect's own statement is to do."""
+
+    jobs: Table
+    workers: Table
+    worker: str
+    gone: Sequence[Claim]
+    """Claims whose rows go, where they still run under the worker."""
+
+    queues: Sequence[str]
+    limit: int
+    alone: bool
+    now: datetime | None
+    """None: the store's clock."""
+
+
+class Swapped(Struct, frozen=True, kw_only=True):
+    """What it did."""
+
+    deleted: Sequence[int]
+    claimed: Sequence[Sequence[Any]]
+    """The rows as they now are, in the order of the columns."""
+
+    alive: bool
+
+
 class Dialect(ABC):
     """One database, told in its own way. Verbs are not known here, only how to connect, order, lock and tell time."""
 
     migrates_itself: ClassVar[bool] = False
     """True: the tables are made at first use. False: somebody runs the migrations."""
+
+    exchanges: ClassVar[bool] = False
+    """True: there is a statement of its own for :meth:`exchange`."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -66,6 +96,10 @@ class Dialect(ABC):
             ready: the condition for a ready row, to be looked at again once the row is locked.
             limit: how many.
         """
+
+    def exchange(self, connection: Connection, exchange: Swap) -> Swapped:
+        """Delete the done and claim the next in one statement of the database's own, where it ``exchanges``."""
+        raise NotImplementedError
 
     @abstractmethod
     def check_same_database(self, connection: Connection) -> None:

@@ -25,7 +25,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.compiler import IdentifierPreparer
 
+from sapwood.adapters.dialects.base import Swap, Swapped
 from sapwood.adapters.dialects.server import (
     CONNECT_SECONDS,
     LOCK_SECONDS,
@@ -37,12 +39,17 @@ from sapwood.errors import StoreError, StoreFull, StoreReadOnly
 
 _BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED; "
-    f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"
+    f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; "
+    # A queue is empty when its statistics are gathered, and full a moment later: what they suggest is always wrong.
+    "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"
 )
 
 _CHANNEL = "sapwood"
 _COALESCE_SECONDS = 0.1
 _PROBE_SECONDS = 2.0
+
+_SPARE = 3
+"""Candidates read per job that is wanted, over several queues: others may have locked some of them."""
 
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 _MISSING = frozenset({"42P01", "3F000"})
@@ -52,6 +59,7 @@ class PostgreSQLDialect(ServerDialect):
     """PostgreSQL."""
 
     driver = "postgresql+psycopg"
+    exchanges = True
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -98,6 +106,25 @@ class PostgreSQLDialect(ServerDialect):
         compound = union_all(*reads).subquery()
         return select(compound).order_by(*(compound.c[name] for name in order)).limit(limit)
 
+    def exchange(self, connection: Connection, exchange: Swap) -> Swapped:
+        """Do all of it in one statement: one round trip, and no time in between for a lock to be held."""
+        values = {
+            "me": exchange.worker,
+            "ids": [job for job, _ in exchange.gone],
+            "claims": [f"{job}:{token}" for job, token in exchange.gone],
+            "limit": exchange.limit,
+            "spare": _SPARE * exchange.limit,
+            "now": exchange.now,
+        }
+        values.update((f"q{number}", queue) for number, queue in enumerate(exchange.queues))
+        rows = connection.exec_driver_sql(_exchange_sql(exchange, connection.dialect.identifier_preparer), values).all()
+        deleted: Sequence[int] = next((row.deleted or () for row in rows if row.kind == "done"), ())
+        return Swapped(
+            deleted=deleted,
+            claimed=[row[2:] for row in rows if row.kind == "taken"],
+            alive=any(row.kind == "me" for row in rows),
+        )
+
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Know it by its code."""
         return _code(error) in _MISSING
@@ -131,6 +158,44 @@ class PostgreSQLDialect(ServerDialect):
         if self._notifier is not None:
             self._notifier.stop()
             self._notifier = None
+
+
+def _exchange_sql(exchange: Swap, quoting: IdentifierPreparer) -> str:
+    """Return the text of the statement: constant, but for the names of the tables and the number of queues."""
+    jobs, workers = quoting.format_table(exchange.jobs), quoting.format_table(exchange.workers)
+    ready = f"j.state = 'ready' AND j.alone = {int(exchange.alone)}"
+    order = "priority, run_at, id"
+    columns = list(exchange.jobs.c.keys())
+    if len(exchange.queues) == 1:
+        chosen = f"{ready} AND j.queue = %(q0)s"
+    else:
+        # Ordered index scans are appended a row at a time (Merge Append); they cannot be locked there.
+        reads = " UNION ALL ".join(
+            f"SELECT id, priority, run_at FROM {jobs} j WHERE {ready} AND j.queue = %(q{number})s"  # noqa: S608 - quoted
+            for number in range(len(exchange.queues))
+        )
+        first = f"SELECT id FROM ({reads}) AS first ORDER BY {order} LIMIT %(spare)s"  # noqa: S608 - quoted
+        chosen = f"j.id = ANY (ARRAY({first})) AND {ready}"
+    return f"""
+WITH me AS MATERIALIZED (SELECT id FROM {workers} WHERE id = %(me)s FOR KEY SHARE),
+done AS (
+  -- Found by primary key; the fence is a filter, in words that no index knows.
+  DELETE FROM {jobs} j WHERE j.id = ANY (%(ids)s::bigint[]) AND j.id || ':' || j.lock_token = ANY (%(claims)s::text[])
+    AND j.state || '' = 'running' AND j.locked_by || '' = %(me)s
+  RETURNING j.id),
+next AS MATERIALIZED (
+  -- Materialised, so that the limit is kept: a subquery that is run again would lock more.
+  SELECT j.id FROM {jobs} j WHERE {chosen} AND EXISTS (SELECT 1 FROM me)
+  ORDER BY {", ".join(f"j.{column}" for column in order.split(", "))} LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED),
+taken AS (
+  UPDATE {jobs} j SET state = 'running', locked_by = %(me)s, lock_token = lock_token + 1, attempts = attempts + 1,
+    locked_at = coalesce(%(now)s::timestamptz, statement_timestamp())
+  WHERE j.id = ANY (ARRAY(SELECT id FROM next))
+  RETURNING {", ".join(f"j.{column}" for column in columns)})
+SELECT 'taken' AS kind, NULL::bigint[] AS deleted, {", ".join(columns)} FROM taken
+UNION ALL SELECT 'done', array_agg(id), {", ".join("NULL" for _ in columns)} FROM done
+UNION ALL SELECT 'me', NULL, {", ".join("NULL" for _ in columns)} FROM me
+"""  # noqa: S608 - the names are quoted by the one function that does so
 
 
 def _begin(connection: Connection) -> None:
