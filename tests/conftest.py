@@ -17,6 +17,8 @@ from sapwood.record import WorkerRecord
 settings.register_profile("sapwood", derandomize=True, database=None, deadline=None)
 settings.load_profile("sapwood")
 
+pytest_plugins = ["plugin_servers"]
+
 _numbers = itertools.count(1)
 
 
@@ -32,6 +34,15 @@ def adapter(database: str) -> Iterator[SQLAlchemyAdapter]:
     adapter = SQLAlchemyAdapter(database)
     yield adapter
     adapter.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stores_closed() -> Iterator[None]:
+    """Close the connections that the conformance tests share."""
+    yield
+    import stores
+
+    stores.close()
 
 
 def worker_record(name: str | None = None) -> WorkerRecord:

@@ -1,5 +1,6 @@
 """The adapters under test. One that is added here runs the conformance suite and the state machine."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 from sqlalchemy import delete
 
+import plugin_servers
 from sapwood.adapters.base import BaseAdapter
 from sapwood.adapters.memory import MemoryAdapter
 from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
@@ -48,7 +50,42 @@ def _forget_in_sql(adapter, worker):
     adapter._dialect.worker_ended(worker)
 
 
+_opened = []
+
+
+def close():
+    """Close what is shared by the adapters of a run."""
+    while _opened:
+        _opened.pop().close()
+
+
+def _on_server(server):
+    """Open adapters in one database and on one engine per run: making them anew would take most of the time."""
+
+    @functools.cache
+    def shared():
+        adapter = SQLAlchemyAdapter(plugin_servers.server(server).new_database())
+        adapter.migrate()
+        _opened.append(adapter)
+        return adapter
+
+    def open_server(kind, folder):
+        one = shared()
+        adapter = kind(one._dialect._url)
+        adapter._dialect, adapter._engine, adapter._pid, adapter._migrated = one._dialect, one._engine, one._pid, True
+        with adapter._writing() as connection:
+            tables = adapter.tables
+            for table in (tables.jobs, tables.attempts, tables.workers):
+                restart = " RESTART IDENTITY" if server == "postgresql" else ""
+                connection.exec_driver_sql(f"TRUNCATE TABLE {table.name}{restart}")
+        return adapter
+
+    return open_server
+
+
 STORES = {
     "memory": Store(MemoryAdapter, _open_memory, Helpers(forget_worker=_forget_in_memory)),
     "sqlite": Store(SQLAlchemyAdapter, _open_sqlite, Helpers(forget_worker=_forget_in_sql)),
+    "postgresql": Store(SQLAlchemyAdapter, _on_server("postgresql"), Helpers(forget_worker=_forget_in_sql)),
+    "mysql": Store(SQLAlchemyAdapter, _on_server("mysql"), Helpers(forget_worker=_forget_in_sql)),
 }

@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import logging
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from conftest import worker_record
 from sapwood import Executor, Job, MemoryAdapter, Sapwood, job
 from sapwood.events import JobEnded, JobStarted
 from sapwood.executor import LONGEST_WAIT, failure_of
-from sapwood.lifecycle import Failed, Retried, Succeeded, Unrecognised
+from sapwood.lifecycle import Failed, Retried, Succeeded, Trace, Unrecognised
 from sapwood.record import JobRecord, JobState
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -194,6 +196,20 @@ def test_arguments_that_no_longer_fit_are_a_failed_try(app, args):
     assert ran == []
 
 
+def test_an_unknown_class_is_not_noted_as_a_spent_try(adapter):
+    from sapwood.pool import Pool
+
+    app = Sapwood(MemoryAdapter())
+    ended = threading.Event()
+    pool = Pool(Executor(app), concurrency=1, changed=ended.set, stopping=lambda: False, is_trusted=lambda: True)
+    adapter.register(worker_record("w"))
+    pool.open_page(adapter.page("w", slots=5))
+    pool.feed([record("gone.jobs:Gone")])
+    assert ended.wait(10)
+    pool.close()
+    assert adapter.notes(worker_record("w")) == {(7, 1): Trace.ENDED_WELL}
+
+
 def test_an_unknown_class_waits_a_minute_without_spending_a_try(app):
     outcome = Executor(app).execute(record("gone.jobs:Gone"))
     assert isinstance(outcome, Unrecognised)
@@ -361,7 +377,6 @@ def test_an_executor_and_an_adapter_make_a_runner():
 
 
 def test_an_error_of_an_attempt_survives_a_row(adapter, app):
-    from conftest import worker_record
     from sapwood.adapters.base import Settlement
     from sapwood.record import JobDraft
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -549,6 +550,34 @@ def test_a_forked_child_uses_connections_of_its_own(adapter):
     os.close(reader)
     os.close(writer)
     assert len(adapter.jobs()) == 2
+
+
+def test_a_child_that_outlives_a_killed_writer_holds_nobody_up(adapter, database):
+    code = """
+        import os
+        turn = adapter._dialect._ticket.held()
+        turn.__enter__()
+        if os.fork() == 0:
+            print(os.getpid(), flush=True)
+            sys.stdin.read()
+            os._exit(0)
+    """
+    with child(database, code) as process:
+        said = {process.stdout.readline(), process.stdout.readline()}
+        process.kill()
+        process.wait()
+        began = time.monotonic()
+        adapter.enqueue([DRAFT])
+        assert time.monotonic() - began < 5, "it does not wait until its patience ends"
+        os.kill(int(next(line for line in said if line != b"ready\n")), 9)
+
+
+def test_one_file_has_one_folder_of_locks_whatever_it_is_called(adapter, tmp_path):
+    (tmp_path / "link.db").symlink_to(tmp_path / "jobs.db")
+    adapter.register(worker_record("w"))
+    other = SQLAlchemyAdapter(f"sqlite:///{tmp_path}/link.db")
+    assert other.is_dead(other.workers()[0]) is False
+    other.close()
 
 
 def test_instants_come_back_as_they_went_in(adapter):

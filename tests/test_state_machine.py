@@ -6,7 +6,7 @@ from machine import run
 from mutants import MUTANTS
 from stores import STORES
 
-EXAMPLES = {"memory": 500, "sqlite": 150}
+EXAMPLES = {"memory": 500, "sqlite": 150, "postgresql": 30, "mysql": 30}
 """As many lives as take some seconds, of 60 steps each."""
 
 

@@ -1,6 +1,7 @@
 """A worker: what it claims, how it settles, and what it does when something goes wrong."""
 
 import asyncio
+import contextvars
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from sapwood.lifecycle import Trace
 from sapwood.maintenance import Timing
 from sapwood.pool import MOST_UNWRITTEN
 from sapwood.record import JobDraft, JobState
-from sapwood.worker import LookAhead, Tally
+from sapwood.worker import LookAhead, Tally, _Bell
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -375,6 +376,107 @@ def test_with_a_thousand_outcomes_unwritten_nothing_new_is_started(app):
     adapter.exchange = counting
     assert Worker(app).workoff().succeeded == 3 * MOST_UNWRITTEN
     assert most <= MOST_UNWRITTEN + 5
+
+
+def test_a_claim_that_keeps_failing_holds_no_outcome_back(app, running):
+    adapter = app.adapter()
+    original = adapter.exchange
+    broken = threading.Event()
+
+    def failing_claims(worker, settlements, *, limit, **kwargs):
+        if settlements and not broken.is_set():
+            broken.set()
+        if broken.is_set():
+            raise StoreUnavailable("the claim waits for a lock")
+        return original(worker, settlements, limit=limit, **kwargs)
+
+    adapter.exchange = failing_claims
+    Note.perform_later("done")
+    running(poll_interval=0.01)
+    until(adapter, lambda: not adapter.jobs())
+    assert Note.notes == ["done"]
+
+
+@pytest.mark.parametrize("how", ["result", "backoff"])
+def test_code_of_the_job_that_runs_after_perform_cannot_end_its_slot(app, how):
+    class Odd:
+        def __iter__(self):
+            raise SystemExit("after perform")
+
+    @job(name="worker.odd_end", keep=True)
+    def odd_result() -> object:
+        return Odd()
+
+    class OddBackoff(Job, name="worker.odd_backoff", max_attempts=2):
+        def perform(self) -> None:
+            raise ValueError
+
+        def backoff(self, attempt: int) -> float:
+            raise SystemExit("after perform")
+
+    (odd_result if how == "result" else OddBackoff).perform_later()
+    Note.perform_later("after")
+    Worker(app, concurrency=1, poll_interval=0.01).workoff()
+    assert Note.notes == ["after"]
+    assert not [job for job in app.adapter().jobs() if job.state is JobState.RUNNING]
+
+
+def test_a_worker_may_be_used_again(app):
+    worker = Worker(app)
+    for number in range(3):
+        Note.perform_later(str(number))
+        worker.workoff()
+    assert Note.notes == ["0", "1", "2"]
+    assert worker.tally.succeeded == 3
+
+
+def test_a_worker_that_cannot_beat_starts_nothing_more(app, running):
+    adapter = app.adapter()
+    enqueue_all([Gate.build() for _ in range(2)])
+    beat = adapter.beat
+    adapter.beat = lambda *args, **kwargs: (_ for _ in ()).throw(StoreUnavailable("cut off"))
+    worker = running(concurrency=1, poll_interval=0.01, timing=Timing(beat=0.01, look=0.01, fence=0.2))
+    until(adapter, lambda: not worker._is_trusted())
+    before = Gate.entered._value
+    Note.perform_later("not yet")
+    Gate.opened.set()
+    until(adapter, lambda: worker._store_failures > 3)
+    assert (Gate.entered._value, Note.notes) == (before, [])
+    adapter.beat = beat
+    until(adapter, lambda: not adapter.jobs())
+    assert Note.notes == ["not yet"]
+
+
+def test_what_a_job_sets_in_its_context_is_gone_for_the_next(app):
+    variable = contextvars.ContextVar("variable", default="clean")
+
+    @job(name="worker.context")
+    def leaks() -> None:
+        Note.notes.append(variable.get())
+        variable.set("dirty")
+
+    enqueue_all([leaks.build() for _ in range(5)])
+    Worker(app, concurrency=1).workoff()
+    assert Note.notes == ["clean"] * 5
+
+
+def test_a_signal_may_ring_while_the_worker_rests_or_rings():
+    bell = _Bell()
+    rung = []
+
+    def handler(number, frame):
+        bell.ring()
+        rung.append(number)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+    try:
+        while len(rung) < 500:
+            bell.ring()
+            bell.wait(0.001)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 # --- declared wrongly -------------------------------------------------------------------------------------------------

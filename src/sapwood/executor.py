@@ -160,7 +160,7 @@ def _wait(job_class: type[Job], attempts: int) -> float:
     """Ask the class how long to wait; a backoff that fails must not cost the job its retry."""
     try:
         wait = float(job_class().backoff(attempts))
-    except Exception:  # noqa: BLE001 - the job's own code runs here too
+    except BaseException:  # noqa: BLE001 - the job's own code runs here too
         _log.exception("the backoff of %s failed, the usual one serves", job_class.__qualname__)
         wait = math.nan
     if not wait >= 0:
@@ -173,9 +173,10 @@ def _succeeded(record: JobRecord, run: _Run) -> Outcome:
         return Succeeded()
     try:
         return Succeeded(keep=True, result=run.job_class.codec().encode_result(run.value))
-    except SapwoodError as error:
+    except BaseException as error:  # noqa: BLE001 - the result's own code runs here too
         # The work is done: doing it again for the sake of its result would be worse than having none.
-        _log.error("the result of %s #%d is not kept: %s", record.job, record.id, error)
+        why = error if isinstance(error, SapwoodError) else type(error).__name__
+        _log.error("the result of %s #%d is not kept: %s", record.job, record.id, why)
         return Succeeded(keep=True)
 
 

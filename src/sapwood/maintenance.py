@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from msgspec import Struct
 
 from sapwood.adapters.base import BaseAdapter
+from sapwood.errors import StoreError
 from sapwood.record import JobRecord, WorkerRecord
 
 
@@ -17,6 +19,10 @@ class Timing(Struct, frozen=True, kw_only=True):
 
     look: float = 10
     """The dead are looked for this often."""
+
+    fence: float = 40
+    """A worker whose last good beat began longer ago starts nothing: by the time that others take its jobs, what it
+    started before is the most that can still run. Shorter than ``rescue``, and counted from an earlier moment."""
 
     rescue: float = 60
     """A beat that stood still this long, seen by one observer, proves a death where the kernel cannot."""
@@ -72,10 +78,12 @@ def rescue_dead(
     for worker in others:
         dead = adapter.is_dead(worker)
         records = None
-        if dead:
-            records = adapter.rescue(worker.id, notes=adapter.notes(worker))
-        elif dead is None and worker.id in still:
-            records = adapter.rescue(worker.id, beat=worker.beat)
+        # One that cannot be taken back now must not keep the others waiting: another look will come.
+        with suppress(StoreError):
+            if dead:
+                records = adapter.rescue(worker.id, notes=adapter.notes(worker))
+            elif dead is None and worker.id in still:
+                records = adapter.rescue(worker.id, beat=worker.beat)
         if records is not None:
             found.append((worker.id, records))
     orphans = adapter.sweep()

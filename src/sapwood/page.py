@@ -34,7 +34,7 @@ class Page:
     def __init__(self, fd: int, slots: int) -> None:
         size = _HEADER.size + slots * _SLOT_SIZE
         if fd >= 0:
-            os.ftruncate(fd, size)
+            _reserve(fd, size)
         self._map = mmap.mmap(fd, size)
         self._map[: _HEADER.size] = _HEADER.pack(_MAGIC, slots)
         # Both are changed by single operations that the interpreter does not interrupt, so threads need no lock.
@@ -64,6 +64,14 @@ class Page:
     def close(self) -> None:
         """Unmap the file. The notes stay in it."""
         self._map.close()
+
+
+def _reserve(fd: int, size: int) -> None:
+    """Take the room on the disk now: to write into a hole of a full disk would end the process by SIGBUS."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+    else:
+        os.pwrite(fd, bytes(size), 0)
 
 
 def read_page(fd: int) -> Mapping[Claim, Trace] | None:

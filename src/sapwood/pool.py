@@ -1,6 +1,8 @@
 """The hands of a worker: threads for synchronous jobs, one event loop for asynchronous ones, a limit over both."""
 
 import asyncio
+import contextlib
+import contextvars
 import logging
 import threading
 import time
@@ -10,8 +12,8 @@ from collections.abc import Callable, Collection, Sequence
 from msgspec import Struct
 
 from sapwood.adapters.base import Settlement
-from sapwood.executor import Executor
-from sapwood.lifecycle import Succeeded
+from sapwood.executor import Executor, failure_of
+from sapwood.lifecycle import Failed, Retried
 from sapwood.page import Claim, Page
 from sapwood.record import JobRecord
 
@@ -48,16 +50,24 @@ class Pool:
         executor: runs one job.
         concurrency: how many jobs run at once, on threads and on the event loop together.
         changed: called, from any thread, when a job has ended.
+        is_trusted: whether what was claimed is still ours, as far as the worker knows: if not, nothing is started.
         stopping: what the jobs' ``context.stopping`` asks.
     """
 
     def __init__(
-        self, executor: Executor, *, concurrency: int, changed: Callable[[], None], stopping: Callable[[], bool]
+        self,
+        executor: Executor,
+        *,
+        concurrency: int,
+        changed: Callable[[], None],
+        stopping: Callable[[], bool],
+        is_trusted: Callable[[], bool],
     ) -> None:
         self._executor = executor
         self._concurrency = concurrency
         self._changed = changed
         self._stopping = stopping
+        self._is_trusted = is_trusted
         self._page = Page(-1, 0)
         self._lock = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
@@ -117,6 +127,11 @@ class Pool:
         """Note what is started from now on in ``page``. What runs already is noted where it was."""
         self._page = page
 
+    def resume(self) -> None:
+        """Look again at what may start, now that the worker is trusted again."""
+        with self._lock:
+            self._nudge()
+
     def feed(self, records: Sequence[JobRecord]) -> None:
         """Take records to run."""
         since = time.monotonic()
@@ -131,6 +146,7 @@ class Pool:
             taken = []
             while self._waiting and (waiting_since is None or self._waiting[0].since <= waiting_since):
                 taken.append(self._waiting.popleft().record)
+            self._nudge()
             return taken
 
     def collect(self) -> Sequence[Ended]:
@@ -155,7 +171,8 @@ class Pool:
         for thread in self._threads:
             thread.join()
         if self._loop is not None and self._loop_thread is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop_thread.join()
 
     # --- who starts the next record ---------------------------------------------------------------------------------
@@ -165,6 +182,7 @@ class Pool:
         return (
             bool(self._waiting)
             and self._waiting[0].is_async == on_loop
+            and self._is_trusted()
             and len(self._running) < self._concurrency
             and self._unwritten < MOST_UNWRITTEN
         )
@@ -179,10 +197,18 @@ class Pool:
             if self._idle_threads:
                 self._lock.notify()
             elif len(self._threads) < self._concurrency:
-                name = f"sapwood-job-{len(self._threads) + 1}"
-                thread = threading.Thread(target=self._work, name=name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
+                self._start_thread()
+
+    def _start_thread(self) -> None:
+        name = f"sapwood-job-{len(self._threads) + 1}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system has no thread left: those that there are go on, and what waits too long is handed back.
+            _log.exception("no further thread can be started")
+        else:
+            self._threads.append(thread)
 
     def _begin(self) -> JobRecord:
         """The atomic step: whoever does this owns the record. Called with the lock held."""
@@ -227,7 +253,11 @@ class Pool:
 
     def _run(self, record: JobRecord) -> Ended:
         page, claim, began = self._note_start(record)
-        outcome = self._executor.execute(record, stopping=self._stopping)
+        try:
+            # A context of its own: what a job sets there is not for the next one on this thread.
+            outcome = contextvars.Context().run(self._executor.execute, record, stopping=self._stopping)
+        except BaseException as error:  # noqa: BLE001 - a slot must not die, and a record not hang in it
+            outcome = Failed(failure_of(error))
         return _note_end(page, claim, began, Settlement(record, outcome))
 
     def _note_start(self, record: JobRecord) -> tuple[Page, Claim, float]:
@@ -264,13 +294,16 @@ class Pool:
                     self._pumping = False
                     return
                 record = self._begin()
-            task = loop.create_task(self._arun(record))
+            task = loop.create_task(self._arun(record), context=contextvars.Context())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _arun(self, record: JobRecord) -> None:
         page, claim, began = self._note_start(record)
-        outcome = await self._executor.aexecute(record, stopping=self._stopping)
+        try:
+            outcome = await self._executor.aexecute(record, stopping=self._stopping)
+        except BaseException as error:  # noqa: BLE001 - as above
+            outcome = Failed(failure_of(error))
         ended = _note_end(page, claim, began, Settlement(record, outcome))
         with self._lock:
             tell = self._end(ended)
@@ -279,6 +312,7 @@ class Pool:
 
 
 def _note_end(page: Page, claim: Claim, began: float, settlement: Settlement) -> Ended:
-    page.end(claim, well=isinstance(settlement.outcome, Succeeded))
+    # Badly means that the try is spent, should the outcome be lost.
+    page.end(claim, well=not isinstance(settlement.outcome, Retried | Failed))
     now = time.monotonic()
     return Ended(settlement, now - began, now)

@@ -10,7 +10,8 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 from msgspec import Struct
@@ -111,11 +112,10 @@ class Worker:
         self._concurrency = concurrency
         self._poll_interval = poll_interval
         self._timing = timing or Timing()
-        self._bell = threading.Event()
-        self._stopping = threading.Event()
-        self._pool = Pool(
-            Executor(app), concurrency=concurrency, changed=self._bell.set, stopping=self._stopping.is_set
-        )
+        self._bell = _Bell()
+        self._stopping = False
+        self._beat_began = boot_time()
+        self._pool = self._new_pool()
         self._ahead = LookAhead(concurrency)
         self._unsettled: list[Settlement] = []
         self._unsure = False
@@ -145,35 +145,55 @@ class Worker:
 
     def stop(self) -> None:
         """Claim nothing more, and let :meth:`run` return when what runs has finished. May be called from anywhere."""
-        self._stopping.set()
-        self._bell.set()
+        self._stopping = True
+        self._bell.ring()
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     def _work(self, *, until_empty: bool) -> Tally:
         self._app.load()
-        with self._signals(), self._registered(), self._listening():
-            while not self._finished(until_empty=until_empty):
-                self._bell.wait(self._rest())
-                self._bell.clear()
-                self._turn()
-        self._pool.close()
+        try:
+            with self._signals(), self._registered(), self._listening():
+                while not self._finished(until_empty=until_empty):
+                    self._bell.wait(self._rest())
+                    self._turn()
+        finally:
+            self._pool.close()
+            # It may be used again.
+            self._pool, self._stopping, self._found_all, self._woken = self._new_pool(), False, False, True
         return self.tally
+
+    def _new_pool(self) -> Pool:
+        return Pool(
+            Executor(self._app),
+            concurrency=self._concurrency,
+            changed=self._bell.ring,
+            stopping=lambda: self._stopping,
+            is_trusted=self._is_trusted,
+        )
+
+    def _is_trusted(self) -> bool:
+        """Say whether the last good beat is recent enough that nobody can have taken our jobs."""
+        return boot_time() - self._beat_began < self._timing.fence
 
     def _finished(self, *, until_empty: bool) -> bool:
         if self._unsettled or not self._pool.idle:
             return False
-        return self._stopping.is_set() or (until_empty and self._found_all)
+        return self._stopping or (until_empty and self._found_all and not self._woken)
 
     def _turn(self) -> None:
         """Do what is due: hand back, settle and claim, chores."""
         now = time.monotonic()
+        if not self._is_trusted():
+            # Cut off for too long: what was not started is no longer ours to start. Rescue or a later look has it.
+            self._pool.take_back()
         if now < self._store_back_at:
             return
         try:
             if now >= self._next_chores:
-                self._next_chores = now + min(self._timing.beat, self._timing.look)
                 self._do_chores()
+                now = time.monotonic()
+                self._next_chores = now + min(self._timing.beat, self._timing.look)
             if now >= self._next_poll or self._woken:
                 self._next_poll = now + self._poll_interval
                 self._woken = False
@@ -204,7 +224,7 @@ class Worker:
 
     def _wanted(self) -> int:
         """Return how many jobs to claim: the free slots, and what can be claimed ahead."""
-        if self._stopping.is_set():
+        if self._stopping:
             return 0
         in_hand = self._pool.in_hand
         if self._alone:
@@ -230,8 +250,13 @@ class Worker:
         try:
             answer = self._adapter.exchange(self._me.id, settlements, queues=self._queues, limit=wanted)
         except StoreError:
+            # The claim may be at fault: what is done must not wait for it. The reply to it may be lost, too.
+            self._unsure = True
+            if settlements:
+                self._answered(settlements, self._adapter.settle(self._me.id, settlements))
             raise
         except Exception:
+            self._unsure = True
             self._settle_one_by_one()
             raise
         self._answered(settlements, answer.settled)
@@ -307,7 +332,7 @@ class Worker:
 
     def _hand_back(self, now: float) -> None:
         """Hand back what waits too long, and all that waits when the worker stops."""
-        since = None if self._stopping.is_set() else now - HAND_BACK
+        since = None if self._stopping else now - HAND_BACK
         taken = self._pool.take_back(waiting_since=since)
         if taken:
             self._unsettled.extend(Settlement(record, Released()) for record in taken)
@@ -332,17 +357,21 @@ class Worker:
     # --- chores -----------------------------------------------------------------------------------------------------
 
     def _do_chores(self) -> None:
+        began = boot_time()
         if not self._adapter.beat(self._me.id):
             self._begin_anew()
             return
+        self._beat_began = began
+        self._pool.resume()
         self._watch.beaten(at=boot_time())
         self._resolve()
         for worker, records in rescue_dead(self._adapter, self._watch, me=self._me.id, at=boot_time()):
             self._app.events.emit(WorkerRescued(worker, tuple(records)))
 
     def _promote(self) -> None:
-        while self._adapter.promote() and not self._stopping.is_set():
-            pass
+        """Make a chunk of due jobs ready; the next one comes with the next turn, after claims and beats."""
+        if self._adapter.promote():
+            self._woken = True
 
     # --- trouble ----------------------------------------------------------------------------------------------------
 
@@ -368,7 +397,8 @@ class Worker:
     # --- life -------------------------------------------------------------------------------------------------------
 
     def _register(self) -> None:
-        self._me = WorkerRecord(
+        began = boot_time()
+        me = WorkerRecord(
             id=uuid.uuid4().hex,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -376,23 +406,28 @@ class Worker:
             concurrency=self._concurrency,
             release=__version__,
         )
-        self._adapter.register(self._me)
+        self._adapter.register(me)
         slots = self._concurrency + MOST_UNWRITTEN + _PAGE_SLACK
-        self._pool.open_page(self._adapter.page(self._me.id, slots=slots))
+        self._pool.open_page(self._adapter.page(me.id, slots=slots))
+        self._me, self._beat_began = me, began
         self._app.events.emit(WorkerStarted(self._me))
 
     @contextmanager
     def _registered(self) -> Iterator[None]:
         self._register()
         yield
-        self._adapter.unregister(self._me.id)
+        try:
+            self._adapter.unregister(self._me.id)
+        except StoreError as error:
+            # All outcomes are written: the row that stays behind is taken for what it is, a worker that is gone.
+            self._app.events.emit(StoreFailed("unregister", error))
         self._app.events.emit(WorkerStopped(self._me))
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
         def wake() -> None:
             self._woken = True
-            self._bell.set()
+            self._bell.ring()
 
         end = self._adapter.listen(wake)
         try:
@@ -409,7 +444,7 @@ class Worker:
 
         def interrupted(number: int, frame: FrameType | None) -> None:
             del frame
-            if self._stopping.is_set():
+            if self._stopping:
                 # Nothing is written any more: whoever proves this death finds the notes and takes the jobs back.
                 os._exit(128 + number)
             self.stop()
@@ -419,7 +454,27 @@ class Worker:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+class _Bell:
+    """Wakes the worker. An Event would not do: a signal handler that rings while the loop holds its lock would hang."""
+
+    def __init__(self) -> None:
+        self._rings: SimpleQueue[None] = SimpleQueue()
+
+    def ring(self) -> None:
+        """Wake the worker, now or at its next rest."""
+        if self._rings.empty():
+            self._rings.put(None)
+
+    def wait(self, seconds: float) -> None:
+        """Rest until somebody rings, or the time is over."""
+        with suppress(Empty):
+            self._rings.get(timeout=seconds)
+        with suppress(Empty):
+            while True:
+                self._rings.get_nowait()
 
 
 class LookAhead:

@@ -31,4 +31,4 @@ class Effect(Job, name="crash.effect"):
 if __name__ == "__main__":
     app = Sapwood(sys.argv[1])
     # The killer takes the jobs back itself, at once.
-    Worker(app, concurrency=4, timing=Timing(look=3600, beat=3600)).run()
+    Worker(app, concurrency=4, timing=Timing(look=3600, beat=3600, fence=7200)).run()

@@ -4,6 +4,7 @@ import fcntl
 import os
 import random
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,19 @@ POSIX frees a process's locks on a file when it closes *any* handle of it: a fil
 
 # A forked child holds none of its parent's locks.
 os.register_at_fork(after_in_child=_own.clear)
+
+
+_tickets: "weakref.WeakSet[Ticket]" = weakref.WeakSet()
+
+
+def _close_inherited() -> None:
+    """Close a parent's tickets in its forked child, which would otherwise hold them when the parent is killed."""
+    for ticket in _tickets:
+        ticket.close()
+    _tickets.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
 
 
 class WorkerLocks:
@@ -96,6 +110,7 @@ class Ticket:
         self._next = os.open(folder / "next.ticket", _FLAGS | os.O_CREAT, 0o600)
         self._turn = os.open(folder / "turn.ticket", _FLAGS | os.O_CREAT, 0o600)
         self._patience = patience
+        _tickets.add(self)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -113,8 +128,10 @@ class Ticket:
 
     def close(self) -> None:
         """Close the files."""
-        os.close(self._next)
-        os.close(self._turn)
+        _tickets.discard(self)
+        for fd in (self._next, self._turn):
+            with suppress(OSError):
+                os.close(fd)
 
 
 def _locked(fd: int, deadline: float, *, pause: float) -> bool:

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -28,16 +28,16 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError, UnboundExecutionError
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from sapwood import lifecycle
 from sapwood.adapters import migrations
 from sapwood.adapters.base import BaseAdapter, Exchange, JobFilter, Settlement
 from sapwood.adapters.dialects.base import Dialect, Swap
 from sapwood.adapters.dialects.sqlite import Durability, SQLiteDialect
+from sapwood.adapters.joining import AfterCommit, Installation, borrowed
 from sapwood.adapters.tables import Tables
-from sapwood.errors import ConfigurationError, StoreUnavailable, UnsupportedConnection, UnsupportedStore
+from sapwood.errors import ConfigurationError, StoreUnavailable, UnsupportedStore
 from sapwood.lifecycle import Edit, Succeeded, Trace
 from sapwood.page import Claim, Page
 from sapwood.record import JobAttempt, JobDraft, JobRecord, JobState, WorkerRecord
@@ -115,6 +115,8 @@ class SQLAlchemyAdapter(BaseAdapter):
         self._migrated = False
         self._pid = 0
         self._wakes: dict[object, Callable[[], None]] = {}
+        self._installation = Installation()
+        self._after_commit = AfterCommit(self._wake_joined)
 
     def __repr__(self) -> str:
         return f"SQLAlchemyAdapter({self.describe()!r})"
@@ -135,7 +137,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         with self._opening, self._named_errors():
             with self._dialect.writing(self._connected()) as connection:
                 steps = migrations.migrate(connection, self._tables)
-            self._migrated = True
+            self._migrated = self._dialect.migrates_itself
             return steps
 
     def pending_migrations(self) -> Sequence[str]:
@@ -151,10 +153,12 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Let go of connections and files. The next verb opens them again."""
         with self._opening:
             if self._engine is not None and self._pid == os.getpid():
-                self._engine.dispose()
+                # The dialect's threads use the engine's connections: they end first.
                 self._dialect.close()
+                self._engine.dispose()
             self._engine = None
             self._migrated = False
+            self._installation = Installation()
 
     # --- the application --------------------------------------------------------------------------------------------
 
@@ -165,13 +169,17 @@ class SQLAlchemyAdapter(BaseAdapter):
 
         Args:
             drafts: the jobs.
-            connection: a Session, scoped_session or Connection of SQLAlchemy.
+            connection: a Session, scoped_session or Connection of SQLAlchemy, or a driver's own connection.
             now: the present, None for the store's clock.
         """
         if not drafts:
             return ()
         if connection is not None:
-            return self._enqueue_joined(drafts, _borrowed(connection), now)
+            lent = borrowed(connection)
+            ids = self._enqueue_joined(drafts, lent.connection, now)
+            if lent.session is not None:
+                self._after_commit.expect(lent.session)
+            return ids
         ids = self._enqueue_own(drafts, now)
         self._wake()
         return ids
@@ -185,25 +193,22 @@ class SQLAlchemyAdapter(BaseAdapter):
         self, drafts: Sequence[JobDraft], connection: Connection, now: datetime | None
     ) -> Sequence[int]:
         with self._named_errors():
-            self._dialect.check_same_database(connection)
-            moment = now or self._dialect.clock(connection)
+            present, installed = self._dialect.greet(connection, self._tables.meta)
+            self._installation.met(installed)
+            moment = now or present
             try:
                 return self._insert(connection, drafts, moment)
             except DBAPIError as error:
                 if not (self._dialect.migrates_itself and self._dialect.is_missing_table(error)):
                     raise
             # The very first job: another connection would wait for the caller's own lock, so the tables are made here.
+            self._dialect.begin_for_caller(connection)
             migrations.migrate(connection, self._tables)
             return self._insert(connection, drafts, moment)
 
     def _insert(self, connection: Connection, drafts: Sequence[JobDraft], now: datetime) -> Sequence[int]:
-        jobs = self._tables.jobs
         rows = [_row(lifecycle.drafted(draft, id=0, now=now), without={"id"}) for draft in drafts]
-        if len(rows) == 1:
-            key = connection.execute(insert(jobs), rows[0]).inserted_primary_key
-            return (int(key[0]),) if key else ()
-        stored = insert(jobs).returning(jobs.c.id, sort_by_parameter_order=True)
-        return tuple(connection.scalars(stored, rows))
+        return self._dialect.insert(connection, self._tables.jobs, rows)
 
     # --- a worker's life --------------------------------------------------------------------------------------------
 
@@ -392,7 +397,10 @@ class SQLAlchemyAdapter(BaseAdapter):
         def first(number: int) -> Select[Any]:
             return self._candidates(connection, queues, alone, number)
 
-        rows = self._dialect.ready_rows(connection, jobs, first, _ready(jobs, alone), limit)
+        ready = _ready(jobs, alone)
+        if queues is not None:
+            ready &= jobs.c.queue.in_(queues)
+        rows = self._dialect.ready_rows(connection, jobs, first, ready, limit)
         records = [lifecycle.claimed(_record(row), worker=worker, now=now) for row in rows]
         if records:
             taken = update(jobs).where(self._among([record.id for record in records]))
@@ -458,7 +466,8 @@ class SQLAlchemyAdapter(BaseAdapter):
         reads = [waiting.where(jobs.c.priority == priority) for priority in priorities]
         first = connection.scalars(self._dialect.merged(reads, ("priority", "run_at", "id"), limit)).all()
         # Where several promote at once, each takes what the others have not locked.
-        free = select(jobs.c.id).where(self._among(first), scheduled).with_for_update(skip_locked=True)
+        still_due = select(jobs.c.id).where(self._among(first), scheduled, jobs.c.run_at <= now)
+        free = still_due.with_for_update(skip_locked=True)
         return connection.scalars(free).all() if first else ()
 
     @_repeated
@@ -509,8 +518,11 @@ class SQLAlchemyAdapter(BaseAdapter):
             proven.append(workers.c.beat == beat)
         with self._writing() as connection:
             moment = self._moment(connection, now)
-            if not connection.execute(delete(workers).where(*proven)).rowcount:
+            # A row in use belongs to a claim under way, of a worker that may be frozen: another look will come.
+            free = select(workers.c.id).where(*proven).with_for_update(skip_locked=True)
+            if connection.scalar(free) is None:
                 return None
+            connection.execute(delete(workers).where(*proven))
             # A statement of its own: it sees a claim that was still waiting while the row went.
             running = self._locked(connection, _running_under(self._tables.jobs, worker))
             taken = self._take_back(connection, running, notes, moment)
@@ -531,7 +543,11 @@ class SQLAlchemyAdapter(BaseAdapter):
                 return ()
         with self._writing() as connection:
             moment = self._moment(connection, now)
-            taken = self._take_back(connection, self._locked(connection, *orphaned), None, moment)
+            running = self._locked(connection, *orphaned)
+            # Looked at again: a row that was waited for may by now run under a worker that the first look did not see.
+            living = set(connection.scalars(select(workers.c.id)))
+            lost = [record for record in running if record.locked_by not in living]
+            taken = self._take_back(connection, lost, None, moment)
         self._wake()
         return taken
 
@@ -667,6 +683,14 @@ class SQLAlchemyAdapter(BaseAdapter):
             wake()
         self._dialect.tell()
 
+    def _wake_joined(self) -> None:
+        # The caller's commit has succeeded, and must not seem to have failed: polling finds the jobs in any case.
+        with suppress(Exception):
+            if self._dialect.tells:
+                with self._opening:
+                    self._connected()
+            self._wake()
+
     # --- rows -------------------------------------------------------------------------------------------------------
 
     def _locked(self, connection: Connection, *conditions: ColumnElement[bool]) -> Sequence[JobRecord]:
@@ -726,9 +750,17 @@ class SQLAlchemyAdapter(BaseAdapter):
             return self._engine
         if self._dialect.migrates_itself:
             self.migrate()
+        else:
+            self._recognise()
         with self._opening:
             self._migrated = True
             return self._connected()
+
+    def _recognise(self) -> None:
+        """Learn which installation the tables are, so that a connection to another is known without a look."""
+        with self._opening, self._named_errors(), self._dialect.reading(self._connected()) as connection:
+            _, own = self._dialect.greet(connection, self._tables.meta)
+        self._installation.opened(own)
 
     def _connected(self) -> Engine:
         """Return the engine of this process: connections do not survive a fork."""
@@ -801,34 +833,6 @@ def _dialect(url: URL, durability: Durability) -> Dialect:
     from sapwood.adapters.dialects.mysql import MySQLDialect  # noqa: PLC0415 - who has none of it need not load it
 
     return MySQLDialect(url)
-
-
-def _borrowed(connection: object) -> Connection:
-    """Return the caller's own connection, in the caller's own transaction."""
-    if isinstance(connection, scoped_session):
-        connection = connection()
-    if isinstance(connection, Session):
-        try:
-            return connection.connection()
-        except UnboundExecutionError as error:
-            raise UnsupportedConnection(
-                "the session has no connection of its own",
-                why="it is bound per table, and Sapwood's tables are not among them",
-                mend="hand in session.connection(...) of the right database",
-            ) from error
-    if isinstance(connection, Connection):
-        return connection
-    if hasattr(connection, "run_sync"):
-        raise UnsupportedConnection(
-            f"an {type(connection).__name__} cannot be used from synchronous code",
-            why="its transaction lives on an event loop",
-            mend="await .aperform_later(...), or call .run_sync(lambda sync: ...)",
-        )
-    raise UnsupportedConnection(
-        f"a {type(connection).__name__} cannot be joined",
-        why="it is no connection that this adapter knows",
-        mend="hand in a Session or Connection of SQLAlchemy, or its async twin with aperform_later",
-    )
 
 
 def _ready(jobs: Table, alone: bool) -> ColumnElement[bool]:  # noqa: FBT001

@@ -4,15 +4,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, Table
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, Table, insert
 from sqlalchemy.exc import DBAPIError
 
-from sapwood.errors import StoreError, StoreUnavailable
+from sapwood.errors import ForeignConnection, StoreError, StoreUnavailable
 from sapwood.lifecycle import Trace
 from sapwood.page import Claim, Page
+
+PLAIN: Mapping[str, Any] = MappingProxyType({"schema_translate_map": None, "stream_results": False})
+"""Execution options for a caller's connection: what the caller has set for its own statements is not meant for ours."""
 
 
 class Swap(Struct, frozen=True, kw_only=True):
@@ -44,8 +48,14 @@ class Swapped(Struct, frozen=True, kw_only=True):
 class Dialect(ABC):
     """One database, told in its own way. Verbs are not known here, only how to connect, order, lock and tell time."""
 
+    names: ClassVar[frozenset[str]]
+    """What SQLAlchemy calls such a database."""
+
     migrates_itself: ClassVar[bool] = False
     """True: the tables are made at first use. False: somebody runs the migrations."""
+
+    tells: ClassVar[bool] = False
+    """True: :meth:`tell` reaches other processes, by a connection of its own."""
 
     exchanges: ClassVar[bool] = False
     """True: there is a statement of its own for :meth:`exchange`."""
@@ -101,13 +111,39 @@ class Dialect(ABC):
         """Delete the done and claim the next in one statement of the database's own, where it ``exchanges``."""
         raise NotImplementedError
 
-    @abstractmethod
-    def check_same_database(self, connection: Connection) -> None:
-        """Refuse a connection that leads to another database.
+    def insert(self, connection: Connection, jobs: Table, rows: Sequence[Mapping[str, Any]]) -> Sequence[int]:
+        """Insert rows; return their ids in the same order."""
+        if len(rows) > 1 and connection.dialect.insert_executemany_returning_sort_by_parameter_order:
+            stored = insert(jobs).returning(jobs.c.id, sort_by_parameter_order=True)
+            return tuple(connection.scalars(stored, rows, execution_options=PLAIN))
+        keys = (connection.execute(insert(jobs), row, execution_options=PLAIN).inserted_primary_key for row in rows)
+        return tuple(int(key[0]) for key in keys if key)
+
+    # --- the caller's connection --------------------------------------------------------------------------------------
+
+    def greet(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
+        """Return the store's time and the id of the installation that a caller's connection leads to, None without ids.
+
+        Whatever comes of it, the caller's transaction can go on.
 
         Raises:
-            ForeignConnection: it does.
+            ForeignConnection: it leads to another database.
+            SchemaMissing: there are no tables, and it is not for us to make them.
         """
+        if connection.dialect.name not in self.names:
+            raise ForeignConnection(
+                f"the connection leads to {connection.dialect.name}",
+                why=f"this adapter keeps its jobs in {self.describe()}",
+                mend="hand in a connection to that database, or leave connection= out",
+            )
+        return self._greeted(connection, meta)
+
+    @abstractmethod
+    def _greeted(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
+        """Greet a connection to this kind of database."""
+
+    def begin_for_caller(self, connection: Connection) -> None:  # noqa: B027 - most drivers do so by themselves
+        """Begin the caller's transaction, where the driver would only do so before the next insert."""
 
     @abstractmethod
     def is_missing_table(self, error: DBAPIError) -> bool:

@@ -1,16 +1,19 @@
 """MariaDB, and MySQL 8 by the same words, by PyMySQL at READ COMMITTED."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, select, union_all
+from sqlalchemy import ColumnElement, Connection, Select, Table, insert, select, union_all
 from sqlalchemy.exc import DBAPIError
 
+from sapwood.adapters.dialects.base import PLAIN
 from sapwood.adapters.dialects.server import CONNECT_SECONDS, SILENCE_SECONDS, ServerDialect
 from sapwood.errors import StoreError, StoreFull, StoreReadOnly
 
 _LOCK_SECONDS = 3
+
+_ROWS_PER_INSERT = 1_000
 
 _CONFLICTS = frozenset({1205, 1213, 3572})
 """A lock was waited for too long, a dead-lock, a lock that was not to be waited for."""
@@ -22,6 +25,8 @@ class MySQLDialect(ServerDialect):
     """MariaDB or MySQL."""
 
     driver = "mysql+pymysql"
+    names = frozenset({"mysql", "mariadb"})
+    present = "UTC_TIMESTAMP(6)"
 
     def _engine_options(self) -> dict[str, Any]:
         return {
@@ -31,7 +36,8 @@ class MySQLDialect(ServerDialect):
                 "connect_timeout": CONNECT_SECONDS,
                 "read_timeout": SILENCE_SECONDS,
                 "write_timeout": SILENCE_SECONDS,
-                "init_command": f"SET SESSION innodb_lock_wait_timeout = {_LOCK_SECONDS}",
+                # An open transaction of a host that is gone must not hold its locks for hours.
+                "init_command": f"SET SESSION innodb_lock_wait_timeout = {_LOCK_SECONDS}, wait_timeout = 60",
             },
         }
 
@@ -39,6 +45,18 @@ class MySQLDialect(ServerDialect):
         """Ask the server."""
         moment: datetime = connection.exec_driver_sql("SELECT UTC_TIMESTAMP(6)").scalar_one()
         return moment.replace(tzinfo=UTC)
+
+    def insert(self, connection: Connection, jobs: Table, rows: Sequence[Mapping[str, Any]]) -> Sequence[int]:
+        """Insert many by one statement also on MySQL, which returns only the first id: the others follow it."""
+        if len(rows) == 1 or connection.dialect.insert_returning:
+            return super().insert(connection, jobs, rows)
+        step = connection.exec_driver_sql("SELECT @@auto_increment_increment").scalar_one()
+        ids: list[int] = []
+        for start in range(0, len(rows), _ROWS_PER_INSERT):
+            part = rows[start : start + _ROWS_PER_INSERT]
+            first = connection.execute(insert(jobs).values(part), execution_options=PLAIN).lastrowid
+            ids.extend(first + step * number for number in range(len(part)))
+        return tuple(ids)
 
     def among(self, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
         """List the ids: MySQL has no arrays."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
+from weakref import WeakSet
 
 import psycopg
 from sqlalchemy import (
@@ -16,18 +17,20 @@ from sqlalchemy import (
     Connection,
     Engine,
     Select,
+    Table,
     any_,
     bindparam,
     event,
+    func,
     select,
     text,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
-from sapwood.adapters.dialects.base import Swap, Swapped
+from sapwood.adapters.dialects.base import PLAIN, Swap, Swapped
 from sapwood.adapters.dialects.server import (
     CONNECT_SECONDS,
     LOCK_SECONDS,
@@ -41,12 +44,15 @@ _BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED; "
     f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; "
     # A queue is empty when its statistics are gathered, and full a moment later: what they suggest is always wrong.
-    "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"
+    "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; "
+    # An open transaction of a host that is gone must not hold its locks for hours.
+    "SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL timezone = 'UTC'"
 )
 
 _CHANNEL = "sapwood"
 _COALESCE_SECONDS = 0.1
 _PROBE_SECONDS = 2.0
+_DEAF_SECONDS = 300.0
 
 _SPARE = 3
 """Candidates read per job that is wanted, over several queues: others may have locked some of them."""
@@ -59,12 +65,16 @@ class PostgreSQLDialect(ServerDialect):
     """PostgreSQL."""
 
     driver = "postgresql+psycopg"
+    names = frozenset({"postgresql"})
+    present = "statement_timestamp()"
+    tells = True
     exchanges = True
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._engine: Engine | None = None
         self._notifier: _Notifier | None = None
+        self._greeted_before: WeakSet[Any] = WeakSet()
 
     def _engine_options(self) -> dict[str, Any]:
         return {
@@ -125,6 +135,16 @@ class PostgreSQLDialect(ServerDialect):
             alive=any(row.kind == "me" for row in rows),
         )
 
+    def _greeted(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
+        """Look for the tables first, once for each connection: a statement that fails would end the transaction."""
+        theirs = connection.connection.driver_connection
+        if theirs not in self._greeted_before:
+            name = connection.dialect.identifier_preparer.format_table(meta)
+            if connection.scalar(select(func.to_regclass(name).is_(None)), execution_options=PLAIN):
+                raise self.schema_missing()
+            self._greeted_before.add(theirs)
+        return super()._greeted(connection, meta)
+
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Know it by its code."""
         return _code(error) in _MISSING
@@ -175,7 +195,8 @@ def _exchange_sql(exchange: Swap, quoting: IdentifierPreparer) -> str:
             for number in range(len(exchange.queues))
         )
         first = f"SELECT id FROM ({reads}) AS first ORDER BY {order} LIMIT %(spare)s"  # noqa: S608 - quoted
-        chosen = f"j.id = ANY (ARRAY({first})) AND {ready}"
+        served = ", ".join(f"%(q{number})s" for number in range(len(exchange.queues)))
+        chosen = f"j.id = ANY (ARRAY({first})) AND {ready} AND j.queue IN ({served})"
     return f"""
 WITH me AS MATERIALIZED (SELECT id FROM {workers} WHERE id = %(me)s FOR KEY SHARE),
 done AS (
@@ -203,7 +224,8 @@ def _begin(connection: Connection) -> None:
 
 
 def _code(error: DBAPIError) -> str:
-    return getattr(error.orig, "sqlstate", None) or ""
+    # psycopg2, which an application may use, has a name of its own for it.
+    return getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None) or ""
 
 
 class _Notifier:
@@ -259,12 +281,14 @@ class _Listener:
             try:
                 with self._connected() as connection:
                     if not self._probe(connection):
-                        return
+                        # A pooler swallows what is sent: polling serves, and we look again much later.
+                        self._stopped.wait(_DEAF_SECONDS)
+                        continue
                     failures = 0
                     self.hears.set()
                     self._wake()
                     self._listen(connection)
-            except psycopg.Error:
+            except (psycopg.Error, SQLAlchemyError):
                 failures += 1
             finally:
                 self.hears.clear()
@@ -284,7 +308,7 @@ class _Listener:
         token = secrets.token_hex(8)
         with self._engine.begin() as other:
             other.execute(text("SELECT pg_notify(:channel, :token)"), {"channel": _CHANNEL, "token": token})
-        return any(heard.payload == token for heard in connection.notifies(timeout=_PROBE_SECONDS, stop_after=1))
+        return any(heard.payload == token for heard in connection.notifies(timeout=_PROBE_SECONDS))
 
     def _listen(self, connection: psycopg.Connection[Any]) -> None:
         while not self._stopped.is_set():

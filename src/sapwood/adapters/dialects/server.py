@@ -3,12 +3,26 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, Table, create_engine, event, select
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Select,
+    Table,
+    create_engine,
+    event,
+    literal_column,
+    select,
+)
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
-from sapwood.adapters.dialects.base import Dialect
+from sapwood.adapters.dialects.base import PLAIN, Dialect
+from sapwood.adapters.tables import Instant
 from sapwood.errors import SchemaMissing, StoreError, StoreUnavailable
 
 CONNECT_SECONDS = 5
@@ -33,6 +47,9 @@ class ServerDialect(Dialect):
 
     driver: ClassVar[str]
 
+    present: ClassVar[str]
+    """What asks the server for its time."""
+
     def __init__(self, url: URL) -> None:
         self._url = url.set(drivername=self.driver)
 
@@ -43,7 +60,9 @@ class ServerDialect(Dialect):
 
     def connect(self) -> Engine:
         """Return an engine that notices dead connections before it uses them."""
-        engine = create_engine(self._url, pool_size=5, max_overflow=10, pool_recycle=1800, **self._engine_options())
+        engine = create_engine(
+            self._url, pool_size=5, max_overflow=10, pool_recycle=1800, hide_parameters=True, **self._engine_options()
+        )
         event.listen(engine, "checkout", _alive)
         event.listen(engine, "checkin", _note_use)
         return engine
@@ -79,17 +98,18 @@ class ServerDialect(Dialect):
         free = select(jobs).where(self.among(jobs.c.id, ids), ready).order_by(*order).limit(limit)
         return connection.execute(free.with_for_update(skip_locked=True)).all()
 
-    def check_same_database(self, connection: Connection) -> None:
-        """Nothing yet: see the adapter's installation id."""
+    def _greeted(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
+        """Ask for both at once: the id costs no trip of its own, so that it need not be remembered for a connection."""
+        installation = select(meta.c.value).where(meta.c.key == "installation_id").scalar_subquery()
+        asked = select(literal_column(self.present, Instant()).label("now"), installation.label("installation"))
+        now, installed = connection.execute(asked, execution_options=PLAIN).one()
+        return now, installed
 
     def translated(self, error: DBAPIError) -> StoreError | None:
         """Name what the server reports."""
         said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
         if self.is_missing_table(error):
-            return SchemaMissing(
-                f"{self.describe()} has no tables of Sapwood",
-                mend="run `sapwood migrate`, or `sapwood migrate --sql` for your own migration tool",
-            )
+            return self.schema_missing()
         kind = self._kind_of(error)
         if kind is not None:
             return kind(f"{self.describe()}: {said}")
@@ -98,6 +118,13 @@ class ServerDialect(Dialect):
                 f"cannot reach {self.describe()}", why=said, mend="see that the server runs and that the URL is right"
             )
         return None
+
+    def schema_missing(self) -> SchemaMissing:
+        """Return the error for a database without our tables."""
+        return SchemaMissing(
+            f"{self.describe()} has no tables of Sapwood",
+            mend="run `sapwood migrate`, or `sapwood migrate --sql` for your own migration tool",
+        )
 
     def _kind_of(self, error: DBAPIError) -> type[StoreError] | None:
         raise NotImplementedError

@@ -22,13 +22,14 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
+    insert,
     select,
     union_all,
 )
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from sapwood.adapters.dialects.base import Dialect
+from sapwood.adapters.dialects.base import PLAIN, Dialect
 from sapwood.adapters.locks import Ticket, WorkerLocks
 from sapwood.errors import (
     ConfigurationError,
@@ -72,6 +73,7 @@ class SQLiteDialect(Dialect):
         durability: ``"full"`` survives a power cut; with ``"normal"`` one may undo the last commits, no more.
     """
 
+    names = frozenset({"sqlite"})
     migrates_itself = True
 
     def __init__(self, url: URL, *, durability: Durability = "full") -> None:
@@ -99,9 +101,9 @@ class SQLiteDialect(Dialect):
             _refuse_network(self._path)
             _create(self._path)
             self._ticket = Ticket(self._folder)
-            engine = create_engine(self._url, connect_args=arguments)
+            engine = create_engine(self._url, connect_args=arguments, hide_parameters=True)
         else:
-            engine = create_engine(self._url, connect_args=arguments, poolclass=StaticPool)
+            engine = create_engine(self._url, connect_args=arguments, poolclass=StaticPool, hide_parameters=True)
         event.listen(engine, "connect", self._prepare)
         event.listen(engine, "begin", _begin)
         return engine
@@ -157,14 +159,22 @@ class SQLiteDialect(Dialect):
         ids = first(limit).subquery()
         return connection.execute(select(jobs).where(jobs.c.id.in_(select(ids.c.id)))).all()
 
+    def insert(self, connection: Connection, jobs: Table, rows: Sequence[Mapping[str, Any]]) -> Sequence[int]:
+        """Insert many by one statement. Ids grow in the order of the rows, whatever order they are returned in."""
+        if len(rows) == 1 or not connection.dialect.insert_executemany_returning:
+            return super().insert(connection, jobs, rows)
+        return tuple(sorted(connection.scalars(insert(jobs).returning(jobs.c.id), rows, execution_options=PLAIN)))
+
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Know it by its text."""
         return "no such table" in str(error.orig)
 
-    def check_same_database(self, connection: Connection) -> None:
+    def _greeted(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
         """Compare the files."""
-        row = connection.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").first()
-        theirs = Path(row[0]) if row and row[0] else None
+        del meta
+        # Not the table-valued function of that name: it would begin to read, and who reads first may fail to write.
+        files = {name: file for _, name, file in connection.exec_driver_sql("PRAGMA database_list")}
+        theirs = Path(os.fsdecode(files["main"])) if files["main"] else None
         if self._path is None or theirs is None or not theirs.exists() or not self._path.exists():
             same = theirs == self._path and theirs is not None
         else:
@@ -175,6 +185,14 @@ class SQLiteDialect(Dialect):
                 why=f"this adapter keeps its jobs in {self._path or 'another one in memory'}",
                 mend="hand in a connection to the same file, or leave connection= out",
             )
+        return self.clock(connection), None
+
+    def begin_for_caller(self, connection: Connection) -> None:
+        """Begin as the driver would before an insert: it does not before a table is made."""
+        driver: Any = connection.connection.driver_connection
+        begins_itself = getattr(driver, "autocommit", -1) == -1 and driver.isolation_level is not None
+        if begins_itself and not driver.in_transaction:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     def translated(self, error: DBAPIError) -> StoreError | None:
         """Name what SQLite reports by text alone."""
@@ -262,7 +280,7 @@ def _absolute(database: str | None) -> Path | None:
             why="its options could switch off the locks that keep jobs safe",
             mend="give the plain path: sqlite:///path/to/jobs.db",
         )
-    return Path(database).absolute()
+    return Path(database).resolve()
 
 
 def _create(path: Path) -> None:
