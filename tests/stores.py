@@ -1,5 +1,6 @@
 """The adapters under test. One that is added here runs the conformance suite and the state machine."""
 
+import copy
 import functools
 import itertools
 from collections.abc import Callable
@@ -39,6 +40,13 @@ def _forget_in_memory(adapter, worker):
 def _open_sqlite(kind, folder):
     adapter = kind(f"sqlite:///{folder}/{next(_numbers)}.db", durability="normal")
     adapter.migrate()
+    return _mutated(adapter)
+
+
+def _mutated(adapter):
+    """Let a mutant change what it could not while it was made."""
+    if hasattr(adapter, "mutate"):
+        adapter.mutate()
     return adapter
 
 
@@ -66,19 +74,22 @@ def _on_server(server):
     def shared():
         adapter = SQLAlchemyAdapter(plugin_servers.server(server).new_database())
         adapter.migrate()
+        adapter._wake()
         _opened.append(adapter)
         return adapter
 
     def open_server(kind, folder):
         one = shared()
         adapter = kind(one._dialect._url)
-        adapter._dialect, adapter._engine, adapter._pid, adapter._migrated = one._dialect, one._engine, one._pid, True
+        # A copy: a mutant changes its own only.
+        adapter._dialect = copy.copy(one._dialect)
+        adapter._engine, adapter._pid, adapter._migrated = one._engine, one._pid, True
         with adapter._writing() as connection:
             tables = adapter.tables
             for table in (tables.jobs, tables.attempts, tables.workers):
                 restart = " RESTART IDENTITY" if server == "postgresql" else ""
                 connection.exec_driver_sql(f"TRUNCATE TABLE {table.name}{restart}")
-        return adapter
+        return _mutated(adapter)
 
     return open_server
 

@@ -426,7 +426,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         jobs = self._tables.jobs
         ready = select(jobs.c.id, jobs.c.priority, jobs.c.run_at).where(_ready(jobs, alone))
         reads = [ready.where(jobs.c.queue == queue) for queue in self._named(connection, queues, alone) or ("",)]
-        return self._dialect.merged(reads, ("priority", "run_at", "id"), limit)
+        return self._dialect.merged(reads, self._dialect.order, limit)
 
     def _named(
         self,
@@ -464,7 +464,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             return ()
         waiting = select(jobs.c.id, jobs.c.priority, jobs.c.run_at).where(scheduled, jobs.c.run_at <= now)
         reads = [waiting.where(jobs.c.priority == priority) for priority in priorities]
-        first = connection.scalars(self._dialect.merged(reads, ("priority", "run_at", "id"), limit)).all()
+        first = connection.scalars(self._dialect.merged(reads, self._dialect.order, limit)).all()
         # Where several promote at once, each takes what the others have not locked.
         still_due = select(jobs.c.id).where(self._among(first), scheduled, jobs.c.run_at <= now)
         free = still_due.with_for_update(skip_locked=True)

@@ -57,6 +57,9 @@ class Dialect(ABC):
     tells: ClassVar[bool] = False
     """True: :meth:`tell` reaches other processes, by a connection of its own."""
 
+    order: Sequence[str] = ("priority", "run_at", "id")
+    """What is claimed and promoted first."""
+
     exchanges: ClassVar[bool] = False
     """True: there is a statement of its own for :meth:`exchange`."""
 

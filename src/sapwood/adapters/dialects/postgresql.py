@@ -127,7 +127,9 @@ class PostgreSQLDialect(ServerDialect):
             "now": exchange.now,
         }
         values.update((f"q{number}", queue) for number, queue in enumerate(exchange.queues))
-        rows = connection.exec_driver_sql(_exchange_sql(exchange, connection.dialect.identifier_preparer), values).all()
+        rows = connection.exec_driver_sql(
+            self._exchange_sql(exchange, connection.dialect.identifier_preparer), values
+        ).all()
         deleted: Sequence[int] = next((row.deleted or () for row in rows if row.kind == "done"), ())
         return Swapped(
             deleted=deleted,
@@ -144,6 +146,44 @@ class PostgreSQLDialect(ServerDialect):
                 raise self.schema_missing()
             self._greeted_before.add(theirs)
         return super()._greeted(connection, meta)
+
+    def _exchange_sql(self, exchange: Swap, quoting: IdentifierPreparer) -> str:
+        """Return the text of the statement: constant, but for the names of the tables and the number of queues."""
+        jobs, workers = quoting.format_table(exchange.jobs), quoting.format_table(exchange.workers)
+        ready = f"j.state = 'ready' AND j.alone = {int(exchange.alone)}"
+        order = ", ".join(self.order)
+        columns = list(exchange.jobs.c.keys())
+        if len(exchange.queues) == 1:
+            chosen = f"{ready} AND j.queue = %(q0)s"
+        else:
+            # Ordered index scans are appended a row at a time (Merge Append); they cannot be locked there.
+            reads = " UNION ALL ".join(
+                f"SELECT id, priority, run_at FROM {jobs} j WHERE {ready} AND j.queue = %(q{number})s"  # noqa: S608 - quoted
+                for number in range(len(exchange.queues))
+            )
+            first = f"SELECT id FROM ({reads}) AS first ORDER BY {order} LIMIT %(spare)s"  # noqa: S608 - quoted
+            served = ", ".join(f"%(q{number})s" for number in range(len(exchange.queues)))
+            chosen = f"j.id = ANY (ARRAY({first})) AND {ready} AND j.queue IN ({served})"
+        return f"""
+WITH me AS MATERIALIZED (SELECT id FROM {workers} WHERE id = %(me)s FOR KEY SHARE),
+done AS (
+  -- Found by primary key; the fence is a filter, in words that no index knows.
+  DELETE FROM {jobs} j WHERE j.id = ANY (%(ids)s::bigint[]) AND j.id || ':' || j.lock_token = ANY (%(claims)s::text[])
+    AND j.state || '' = 'running' AND j.locked_by || '' = %(me)s
+  RETURNING j.id),
+next AS MATERIALIZED (
+  -- Materialised, so that the limit is kept: a subquery that is run again would lock more.
+  SELECT j.id FROM {jobs} j WHERE {chosen} AND EXISTS (SELECT 1 FROM me)
+  ORDER BY {", ".join(f"j.{column}" for column in self.order)} LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED),
+taken AS (
+  UPDATE {jobs} j SET state = 'running', locked_by = %(me)s, lock_token = lock_token + 1, attempts = attempts + 1,
+    locked_at = coalesce(%(now)s::timestamptz, statement_timestamp())
+  WHERE j.id = ANY (ARRAY(SELECT id FROM next))
+  RETURNING {", ".join(f"j.{column}" for column in columns)})
+SELECT 'taken' AS kind, NULL::bigint[] AS deleted, {", ".join(columns)} FROM taken
+UNION ALL SELECT 'done', array_agg(id), {", ".join("NULL" for _ in columns)} FROM done
+UNION ALL SELECT 'me', NULL, {", ".join("NULL" for _ in columns)} FROM me
+"""  # noqa: S608 - the names are quoted by the one function that does so
 
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Know it by its code."""
@@ -178,45 +218,6 @@ class PostgreSQLDialect(ServerDialect):
         if self._notifier is not None:
             self._notifier.stop()
             self._notifier = None
-
-
-def _exchange_sql(exchange: Swap, quoting: IdentifierPreparer) -> str:
-    """Return the text of the statement: constant, but for the names of the tables and the number of queues."""
-    jobs, workers = quoting.format_table(exchange.jobs), quoting.format_table(exchange.workers)
-    ready = f"j.state = 'ready' AND j.alone = {int(exchange.alone)}"
-    order = "priority, run_at, id"
-    columns = list(exchange.jobs.c.keys())
-    if len(exchange.queues) == 1:
-        chosen = f"{ready} AND j.queue = %(q0)s"
-    else:
-        # Ordered index scans are appended a row at a time (Merge Append); they cannot be locked there.
-        reads = " UNION ALL ".join(
-            f"SELECT id, priority, run_at FROM {jobs} j WHERE {ready} AND j.queue = %(q{number})s"  # noqa: S608 - quoted
-            for number in range(len(exchange.queues))
-        )
-        first = f"SELECT id FROM ({reads}) AS first ORDER BY {order} LIMIT %(spare)s"  # noqa: S608 - quoted
-        served = ", ".join(f"%(q{number})s" for number in range(len(exchange.queues)))
-        chosen = f"j.id = ANY (ARRAY({first})) AND {ready} AND j.queue IN ({served})"
-    return f"""
-WITH me AS MATERIALIZED (SELECT id FROM {workers} WHERE id = %(me)s FOR KEY SHARE),
-done AS (
-  -- Found by primary key; the fence is a filter, in words that no index knows.
-  DELETE FROM {jobs} j WHERE j.id = ANY (%(ids)s::bigint[]) AND j.id || ':' || j.lock_token = ANY (%(claims)s::text[])
-    AND j.state || '' = 'running' AND j.locked_by || '' = %(me)s
-  RETURNING j.id),
-next AS MATERIALIZED (
-  -- Materialised, so that the limit is kept: a subquery that is run again would lock more.
-  SELECT j.id FROM {jobs} j WHERE {chosen} AND EXISTS (SELECT 1 FROM me)
-  ORDER BY {", ".join(f"j.{column}" for column in order.split(", "))} LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED),
-taken AS (
-  UPDATE {jobs} j SET state = 'running', locked_by = %(me)s, lock_token = lock_token + 1, attempts = attempts + 1,
-    locked_at = coalesce(%(now)s::timestamptz, statement_timestamp())
-  WHERE j.id = ANY (ARRAY(SELECT id FROM next))
-  RETURNING {", ".join(f"j.{column}" for column in columns)})
-SELECT 'taken' AS kind, NULL::bigint[] AS deleted, {", ".join(columns)} FROM taken
-UNION ALL SELECT 'done', array_agg(id), {", ".join("NULL" for _ in columns)} FROM done
-UNION ALL SELECT 'me', NULL, {", ".join("NULL" for _ in columns)} FROM me
-"""  # noqa: S608 - the names are quoted by the one function that does so
 
 
 def _begin(connection: Connection) -> None:

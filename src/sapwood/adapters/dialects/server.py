@@ -94,7 +94,7 @@ class ServerDialect(Dialect):
         ids = connection.scalars(first(_SPARE * limit)).all()
         if not ids:
             return ()
-        order = (jobs.c.priority, jobs.c.run_at, jobs.c.id)
+        order = [jobs.c[name] for name in self.order]
         free = select(jobs).where(self.among(jobs.c.id, ids), ready).order_by(*order).limit(limit)
         return connection.execute(free.with_for_update(skip_locked=True)).all()
 
