@@ -1,16 +1,19 @@
-"""A worker whose jobs leave their effect in a database of their own. It is killed while it works.
+"""A worker whose jobs leave their effect in a database of their own. It, or its server, is killed while it works.
 
-Arguments: the URL of the jobs, the file of the effects.
+Arguments: the URL of the jobs, the file of the effects, the folder of the workers' pages.
 """
 
+import os
 import random
 import sqlite3
 import sys
 import threading
 import time
+from pathlib import Path
 
 from sapwood import Job, Sapwood, Worker
 from sapwood.maintenance import Timing
+from sapwood.page import Page
 
 _local = threading.local()
 
@@ -28,7 +31,13 @@ class Effect(Job, name="crash.effect"):
         effects().execute("INSERT INTO effects VALUES (?, ?)", (number, self.context.attempt))
 
 
+def page(worker: str, *, slots: int) -> Page:
+    """Keep the notes where the killer finds them."""
+    return Page(os.open(Path(sys.argv[3]) / worker, os.O_RDWR | os.O_CREAT), slots)
+
+
 if __name__ == "__main__":
     app = Sapwood(sys.argv[1])
+    app.adapter().page = page
     # The killer takes the jobs back itself, at once.
     Worker(app, concurrency=4, timing=Timing(look=3600, beat=3600, fence=7200)).run()

@@ -192,8 +192,11 @@ class BaseAdapter(ABC):
 
         Its row is deleted first, so that a claim of its own which is still under way finds no guard. ``beat``, where
         given, must be the one in the row: otherwise it lives, and None is returned. None too where there is no such
-        worker. ``notes`` tells of each claim how far it came; a claim without a note was not started; without
-        ``notes`` at all, nothing is known.
+        worker, and while a transaction of its own holds the row: it may be frozen there, so nobody waits, and another
+        look takes its jobs.
+
+        ``notes`` tells of each claim how far it came; a claim without a note was not started; without ``notes`` at
+        all, nothing is known.
         """
 
     @abstractmethod
