@@ -104,6 +104,8 @@ def test_killed_workers_lose_no_job_and_repeat_only_what_they_had_started(kind, 
             unsettled += load.kill(chance.randrange(WORKERS))
             kills += 1
         until(load.adapter, lambda: not load.adapter.counts(), seconds=60)
+        # Those that were started last are only now getting ready to be stopped.
+        until(load.adapter, lambda: len(load.adapter.workers()) == WORKERS)
         numbers = load.numbers()
     finally:
         codes = load.stop()
