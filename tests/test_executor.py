@@ -272,7 +272,7 @@ def test_a_job_runs_inside_the_app_whose_executor_runs_it():
     assert ran == ["one"]
 
 
-def test_two_inline_runs_are_two_things_to_do():
+def test_two_inline_runs_are_two_things_to_do(app):
     keys = []
 
     @job(name="test.inline_key", with_context=True)
@@ -281,7 +281,7 @@ def test_two_inline_runs_are_two_things_to_do():
 
     charge.perform_now()
     charge.perform_now()
-    Executor(Sapwood(MemoryAdapter())).execute(record("test.inline_key"))
+    Executor(app).execute(record("test.inline_key"))
     assert len(set(keys)) == 3
     assert keys[2] == "7"
 

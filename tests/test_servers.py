@@ -165,6 +165,9 @@ import os, signal, servers
 def test_it(pgbouncer_url, mysql_url):
     pids = [program.process.pid for program in servers._run()._programs]
     print("LEFT", servers._run()._folder, servers._run()._guard.pid, *pids, flush=True)
+    if {end!r} == "SIGINT":
+        # A shell that runs us in the background has it ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if {end!r} != "by itself":
         os.kill(os.getpid(), signal.Signals[{end!r}])
         signal.pause()

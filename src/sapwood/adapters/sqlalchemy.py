@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -770,6 +771,8 @@ class SQLAlchemyAdapter(BaseAdapter):
         if self._engine is None:
             self._pid = os.getpid()
             self._engine = self._dialect.connect()
+            # An adapter that is dropped without close() lets go of its connections all the same.
+            weakref.finalize(self, _let_go, self._dialect, self._engine, self._pid)
         return self._engine
 
     @contextmanager
@@ -783,6 +786,13 @@ class SQLAlchemyAdapter(BaseAdapter):
             if named is None:
                 raise
             raise named from error
+
+
+def _let_go(dialect: Dialect, engine: Engine, pid: int) -> None:
+    # A forked child has its parent's connections in memory: to close them would end them for the parent.
+    if os.getpid() == pid:
+        dialect.close()
+        engine.dispose()
 
 
 def _url(database: "str | URL | Engine | AsyncEngine") -> URL:
