@@ -137,6 +137,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Bring the tables up to this release; return the names of the steps taken."""
         with self._opening, self._named_errors():
             with self._dialect.writing(self._connected()) as connection:
+                self._dialect.alone_to_migrate(connection)
                 steps = migrations.migrate(connection, self._tables)
             self._migrated = self._dialect.migrates_itself
             return steps

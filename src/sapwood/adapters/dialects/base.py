@@ -163,6 +163,9 @@ class Dialect(ABC):
             return StoreUnavailable(f"lost the connection to {self.describe()}", why=str(error.orig))
         return None
 
+    def alone_to_migrate(self, connection: Connection) -> None:  # noqa: B027 - SQLite has one writer anyway
+        """Wait until nobody else migrates, and keep others from it to the end of the transaction."""
+
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` after commits of others, where the database tells; return a function that ends it."""
         del wake

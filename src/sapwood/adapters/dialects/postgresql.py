@@ -54,6 +54,9 @@ _COALESCE_SECONDS = 0.1
 _PROBE_SECONDS = 2.0
 _DEAF_SECONDS = 300.0
 
+_MIGRATION_LOCK = 0x5A9_000D
+"""Any number that nobody else is likely to lock."""
+
 _SPARE = 3
 """Candidates read per job that is wanted, over several queues: others may have locked some of them."""
 
@@ -195,6 +198,10 @@ UNION ALL SELECT 'me', NULL, {", ".join("NULL" for _ in columns)} FROM me
 
     def _kind_of(self, error: DBAPIError) -> type[StoreError] | None:
         return {"53100": StoreFull, "25006": StoreReadOnly}.get(_code(error))
+
+    def alone_to_migrate(self, connection: Connection) -> None:
+        """Take a lock that ends with the transaction: two that create one table at once would fail."""
+        connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
 
     # --- waking up --------------------------------------------------------------------------------------------------
 
