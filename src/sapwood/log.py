@@ -65,15 +65,17 @@ class LogListener:
         if _silent(logger, level):
             return
         record = event.record
+        words, error = _words(event.outcome)
+        line = f"%s #%d {words} queue=%s attempt=%d%s"
         logger.log(
             level,
-            "%s #%d %s in %.0f ms queue=%s attempt=%d",
+            line,
             _name(record.job),
             record.id,
-            _words(event.outcome),
             event.seconds * 1000,
             escaped(record.queue),
             record.attempts,
+            f": {escaped(error[:_LONGEST_ERROR])}" if error else "",
         )
         failure = getattr(event.outcome, "failure", None)
         if failure is not None and failure.traceback and not _silent(logger, logging.DEBUG):
@@ -121,26 +123,23 @@ def _level(outcome: Outcome) -> int:
             return logging.ERROR
 
 
-def _words(outcome: Outcome) -> str:
+def _words(outcome: Outcome) -> tuple[str, str]:
+    """Return what is said of an outcome, with a place for how long it took, and its error."""
     match outcome:
         case Succeeded():
-            return "done"
+            return "done in %.0f ms", ""
         case Retried(wait, failure):
-            return f"failed, again in {wait:.0f} s: {_error(failure.error)};"
+            return f"failed in %.0f ms, again in {wait:.3g} s", failure.error
         case Failed(failure):
-            return f"failed for good: {_error(failure.error)};"
+            return "failed for good in %.0f ms", failure.error
         case Unrecognised(wait, failure):
-            return f"not known here, again in {wait:.0f} s: {_error(failure.error)};"
+            return f"not known here after %.0f ms, again in {wait:.3g} s", failure.error
         case Snoozed(wait):
-            return f"snoozed for {wait:.0f} s"
+            return f"snoozed after %.0f ms, again in {wait:.3g} s", ""
         case Cancelled(reason):
-            return f"cancelled: {_error(reason)};"
+            return "cancelled after %.0f ms", reason
         case _:
-            return "given back"
-
-
-def _error(text: str) -> str:
-    return escaped(text[:_LONGEST_ERROR])
+            return "given back after %.0f ms", ""
 
 
 def _name(job: str) -> str:
