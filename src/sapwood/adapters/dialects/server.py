@@ -1,6 +1,7 @@
 """What PostgreSQL and MySQL have in common: a server that is reached over a network, by several hosts at once."""
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -67,8 +68,9 @@ class ServerDialect(Dialect):
         event.listen(engine, "checkin", _note_use)
         return engine
 
+    @abstractmethod
     def _engine_options(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """Return what the driver is told when it connects."""
 
     @contextmanager
     def writing(self, engine: Engine) -> Iterator[Connection]:
@@ -126,8 +128,9 @@ class ServerDialect(Dialect):
             mend="run `sapwood migrate`, or `sapwood migrate --sql` for your own migration tool",
         )
 
+    @abstractmethod
     def _kind_of(self, error: DBAPIError) -> type[StoreError] | None:
-        raise NotImplementedError
+        """Return the named error for a code of this server, None where there is none."""
 
 
 def _note_use(dbapi_connection: Any, record: Any) -> None:
