@@ -121,7 +121,7 @@ class Pool:
             records = [entry.record for entry in self._waiting]
             records += self._running.values()
             records += [ended.settlement.record for ended in self._ended]
-        return {(record.id, record.lock_token) for record in records}
+        return {record.claim for record in records}
 
     def open_page(self, page: Page) -> None:
         """Note what is started from now on in ``page``. What runs already is noted where it was."""
@@ -213,14 +213,14 @@ class Pool:
     def _begin(self) -> JobRecord:
         """The atomic step: whoever does this owns the record. Called with the lock held."""
         record = self._waiting.popleft().record
-        self._running[record.id, record.lock_token] = record
+        self._running[record.claim] = record
         self._nudge()
         return record
 
     def _end(self, ended: Ended) -> bool:
         """Take in what has ended; say whether the worker must hear of it. Called with the lock held."""
         record = ended.settlement.record
-        del self._running[record.id, record.lock_token]
+        del self._running[record.claim]
         self._ended.append(ended)
         self._unwritten += 1
         self._nudge()
@@ -261,7 +261,7 @@ class Pool:
         return _note_end(page, claim, began, Settlement(record, outcome))
 
     def _note_start(self, record: JobRecord) -> tuple[Page, Claim, float]:
-        page, claim = self._page, (record.id, record.lock_token)
+        page, claim = self._page, record.claim
         page.start(claim)
         return page, claim, time.monotonic()
 

@@ -122,6 +122,11 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     result: str | None = None
     """What ``perform`` returned, as JSON. Written only where the class keeps its rows."""
 
+    @property
+    def claim(self) -> tuple[int, int]:
+        """The claim that this record came with: its id and token, of this try and no other."""
+        return self.id, self.lock_token
+
 
 class JobAttempt(Struct, frozen=True, kw_only=True):
     """One failed try of a job: one row of ``background_attempts``, never changed."""

@@ -292,7 +292,7 @@ class Worker:
                 self._ahead.ran(record.queue, end.seconds)
             else:
                 self._app.events.emit(JobFenced(record))
-                self._pool.written([(record.id, record.lock_token)])
+                self._pool.written([record.claim])
 
     def _answered(self, settlements: Sequence[Settlement], written: frozenset[int]) -> None:
         """Every outcome is answered: it was written, or refused because the job is no longer ours."""
@@ -306,14 +306,12 @@ class Worker:
     def _forget(self, settlements: Sequence[Settlement]) -> None:
         answered = {id(settlement) for settlement in settlements}
         self._unsettled = [settlement for settlement in self._unsettled if id(settlement) not in answered]
-        self._pool.written(
-            [(s.record.id, s.record.lock_token) for s in settlements if not isinstance(s.outcome, Released)]
-        )
+        self._pool.written([s.record.claim for s in settlements if not isinstance(s.outcome, Released)])
 
     def _resolve(self) -> None:
         """Give back what runs under our id and is not in our hands: its claim was never answered."""
         held = self._pool.held()
-        held.update((settlement.record.id, settlement.record.lock_token) for settlement in self._unsettled)
+        held.update(settlement.record.claim for settlement in self._unsettled)
         released = self._adapter.release(self._me.id, held=held)
         if released:
             self._app.events.emit(JobsReleased(tuple(released), "their claim was never answered"))

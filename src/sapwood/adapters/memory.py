@@ -304,7 +304,7 @@ class MemoryAdapter(BaseAdapter):
 
     def _release(self, worker: str, held: Collection[Claim], now: datetime) -> Sequence[JobRecord]:
         claims = frozenset(held)
-        unheld = [record for record in self._running(worker) if (record.id, record.lock_token) not in claims]
+        unheld = [record for record in self._running(worker) if record.claim not in claims]
         released = [
             left for record in unheld if (left := lifecycle.settled(record, lifecycle.Released(), now=now)) is not None
         ]
@@ -317,7 +317,7 @@ class MemoryAdapter(BaseAdapter):
     ) -> Sequence[JobRecord]:
         taken_back = []
         for record in records:
-            claim = (record.id, record.lock_token)
+            claim = record.claim
             trace = Trace.UNKNOWN if notes is None else notes.get(claim, Trace.NOT_STARTED)
             self._note(lifecycle.lost(record, trace, now=now))
             taken_back.append(lifecycle.rescued(record, trace, now=now))

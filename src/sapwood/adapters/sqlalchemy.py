@@ -315,7 +315,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             jobs=self._tables.jobs,
             workers=self._tables.workers,
             worker=worker,
-            gone=[(settlement.record.id, settlement.record.lock_token) for settlement in plain],
+            gone=[settlement.record.claim for settlement in plain],
             queues=self._named(connection, queues, alone) or ("",),
             limit=limit if queues is None or queues else 0,
             alone=alone,
@@ -371,7 +371,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             claims.update((row.id, row.lock_token) for row in connection.execute(held.with_for_update()).all())
         passing: dict[int, Settlement] = {}
         for settlement in settlements:
-            if (settlement.record.id, settlement.record.lock_token) in claims:
+            if settlement.record.claim in claims:
                 passing.setdefault(settlement.record.id, settlement)
         return list(passing.values())
 
@@ -490,7 +490,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         self, connection: Connection, worker: str, held: Collection[Claim], now: datetime
     ) -> Sequence[JobRecord]:
         running = self._locked(connection, _running_under(self._tables.jobs, worker))
-        lost = [record for record in running if (record.id, record.lock_token) not in held]
+        lost = [record for record in running if record.claim not in held]
         left = [lifecycle.settled(record, lifecycle.Released(), now=now) for record in lost]
         return self._write(connection, [record for record in left if record is not None])
 
@@ -888,7 +888,7 @@ def _urgency(record: JobRecord) -> tuple[int, datetime, int]:
 def _trace(record: JobRecord, notes: Mapping[Claim, Trace] | None) -> Trace:
     if notes is None:
         return Trace.UNKNOWN
-    return notes.get((record.id, record.lock_token), Trace.NOT_STARTED)
+    return notes.get(record.claim, Trace.NOT_STARTED)
 
 
 def _record(row: Any) -> JobRecord:
