@@ -64,9 +64,10 @@ class Load:
     def kill(self, victim: int) -> int:
         """Kill a worker and take its jobs back; return how many it had started and not settled, by its own notes."""
         process = self.workers[victim]
-        mine = [worker for worker in self.adapter.workers() if worker.pid == process.pid]
         process.kill()
         process.wait()
+        # Asked only now: until it was dead it might still have made its row known.
+        mine = [worker for worker in self.adapter.workers() if worker.pid == process.pid]
         unsettled = 0
         for worker in mine:
             notes = self._notes(worker.id)
@@ -95,6 +96,16 @@ class Load:
         gone = self.adapter.rescue(worker, notes=notes) is not None
         return gone or worker not in {living.id for living in self.adapter.workers()}
 
+    def all_are_ready(self) -> bool:
+        """Say whether every living worker is registered, and none of the dead."""
+        living = {process.pid for process in self.workers}
+        known = self.adapter.workers()
+        for worker in known:
+            if worker.pid not in living:
+                # A server may commit a row after the process that sent it was killed: no claim can have followed.
+                self.adapter.rescue(worker.id, notes={})
+        return {worker.pid for worker in known} == living
+
     def stop(self) -> list[int]:
         for worker in self.workers:
             worker.terminate()
@@ -118,7 +129,7 @@ def test_killed_workers_lose_no_job_and_repeat_only_what_they_had_started(kind, 
             kills += 1
         until(load.adapter, lambda: not load.adapter.counts(), seconds=60)
         # Those that were started last are only now getting ready to be stopped.
-        until(load.adapter, lambda: len(load.adapter.workers()) == WORKERS)
+        until(load.adapter, load.all_are_ready)
         numbers = load.numbers()
     finally:
         codes = load.stop()
