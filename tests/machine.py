@@ -191,7 +191,8 @@ class Machine(RuleBasedStateMachine):
         worker = self.worker(who)
         if worker in self.model.workers:
             self.model.workers[worker] += 1
-        assert self.adapter.beat(worker, now=self.now) == (worker in self.model.workers)
+        known = {worker} & set(self.model.workers)
+        assert self.adapter.beat([worker], now=self.now) == known
 
     @precondition(lambda self: self.model.workers)
     @rule(who=who)
@@ -267,6 +268,8 @@ class Machine(RuleBasedStateMachine):
     def look_around(self):
         assert self.adapter.counts() == self.model.counts()
         assert self.adapter.next_run_at() == self.model.next_run_at()
+        for alone in (False, True):
+            assert set(self.adapter.ready_queues(alone=alone)) == self.model.ready_queues(alone)
         assert {one.id: one.beat for one in self.adapter.workers()} == self.model.workers
 
     @invariant()

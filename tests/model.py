@@ -48,6 +48,9 @@ class Model:
             }
             self.history[self.last_id] = []
 
+    def ready_queues(self, alone):
+        return {row["queue"] for row in self.rows.values() if (row["state"], row["alone"]) == (JobState.READY, alone)}
+
     def claim(self, worker, queues, limit, alone, now):
         if worker not in self.workers:
             return []

@@ -57,7 +57,7 @@ def test_the_jobs_of_a_worker_that_stands_still_are_taken_back():
     found = []
     for at in range(0, 70, 10):
         watch.beaten(at=at)
-        found.extend(rescue_dead(adapter, watch, me="me", at=at))
+        found.extend(rescue_dead(adapter, watch, mine={"me"}, at=at))
     ((worker, (record,)),) = found
     assert (worker, record.state, record.deaths, record.attempts) == ("dead", JobState.READY, 1, 0)
     assert [worker.id for worker in adapter.workers()] == ["me"]
@@ -76,7 +76,7 @@ def test_the_notes_of_a_worker_whose_death_is_proven_are_used(adapter):
     adapter.register(worker_record("dead"))
     adapter.register(worker_record("me"))
     adapter.claim("dead", limit=1)
-    ((_, (record,)),) = rescue_dead(adapter, BeatWatch(TIMING), me="me", at=0)
+    ((_, (record,)),) = rescue_dead(adapter, BeatWatch(TIMING), mine={"me"}, at=0)
     assert (record.deaths, record.attempts) == (0, 0)
 
 
@@ -86,5 +86,5 @@ def test_jobs_under_no_worker_are_taken_back(adapter):
     adapter.claim("gone", limit=1)
     with adapter._engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM background_workers")
-    ((worker, (record,)),) = rescue_dead(adapter, BeatWatch(TIMING), me="me", at=0)
+    ((worker, (record,)),) = rescue_dead(adapter, BeatWatch(TIMING), mine={"me"}, at=0)
     assert (worker, record.state) == ("", JobState.READY)

@@ -78,7 +78,7 @@ def test_what_makes_no_job_ready_wakes_nobody(memory):
     memory.listen(lambda: calls.append("woken"))
     done = claim(memory)
     memory.settle("w1", [Settlement(done[0], Succeeded())], now=NOW)
-    memory.beat("w1", now=NOW)
+    memory.beat(["w1"], now=NOW)
     memory.clear()
     assert calls == []
 

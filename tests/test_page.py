@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sapwood.lifecycle import Trace
-from sapwood.page import Page, read_page
+from sapwood.page import Page, pardon, read_page
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_cleared_slot_serves_again(fd):
 def test_a_worker_killed_between_claim_and_kind_leaves_no_note(fd):
     page = Page(fd, 1)
     page.start((1, 10))
-    kind = 16 + 16
+    kind = 24 + 16
     os.pwrite(fd, b"\0", kind)
     assert read_page(fd) == {}
 
@@ -64,3 +64,22 @@ def test_a_page_without_a_file_takes_notes_for_nobody():
     page.end((1, 1), well=True)
     page.clear([(1, 1)])
     page.close()
+
+
+@pytest.mark.parametrize("by", ["the process itself", "whoever ends it"])
+def test_what_a_process_ran_that_is_ended_on_purpose_counts_as_not_started(fd, by):
+    page = Page(fd, 3)
+    for number in (1, 2, 3):
+        page.start((number, 10))
+    page.end((2, 10), well=True)
+    page.end((3, 10), well=False)
+    if by == "the process itself":
+        page.pardon()
+    else:
+        pardon(fd)
+    assert read_page(fd) == {(2, 10): Trace.ENDED_WELL, (3, 10): Trace.ENDED_BADLY}
+
+
+def test_a_page_that_is_not_there_yet_cannot_be_pardoned(fd):
+    pardon(fd)
+    assert os.fstat(fd).st_size == 0

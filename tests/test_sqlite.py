@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from conftest import worker_record
 from sapwood.adapters.base import JobFilter, Settlement
 from sapwood.adapters.dialects import sqlite as sqlite_dialect
+from sapwood.adapters.migrations import STEPS
 from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
 from sapwood.errors import (
     ConfigurationError,
@@ -351,7 +352,7 @@ def test_two_installations_live_in_one_file(database):
 
 
 def test_migrating_twice_changes_nothing(adapter):
-    assert adapter.pending_migrations() == adapter.migrate() == ["1 create the tables"]
+    assert adapter.pending_migrations() == adapter.migrate() == [step.name for step in STEPS]
     assert adapter.pending_migrations() == adapter.migrate() == []
 
 
@@ -401,7 +402,8 @@ def child(database: str, code: str) -> subprocess.Popen:
     """Start a process that registers a worker ``w``, runs ``code``, says "ready" and waits."""
     program = f"""
         import sys
-        from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
+        from sapwood.adapters.migrations import STEPS
+from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
         from sapwood.record import WorkerRecord
         adapter = SQLAlchemyAdapter({database!r})
         adapter.register(WorkerRecord(id="w", host="h", pid=1, queues=None, concurrency=1, release="0"))
@@ -442,7 +444,8 @@ def test_asking_about_a_worker_of_the_same_process_keeps_its_lock(adapter, datab
         other.stdout.readline()
         asked = f"""
             import sys
-            from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
+            from sapwood.adapters.migrations import STEPS
+from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
             adapter = SQLAlchemyAdapter({database!r})
             print(adapter.is_dead(adapter.workers()[0]))
         """
@@ -488,7 +491,8 @@ def test_writers_take_turns(database, tmp_path):
     writers = 4
     program = f"""
         import sys, time
-        from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
+        from sapwood.adapters.migrations import STEPS
+from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
         adapter = SQLAlchemyAdapter({database!r}, durability="normal")
         adapter.migrate()
         print("ready", flush=True)
@@ -527,6 +531,7 @@ def test_a_commit_of_another_process_wakes_a_listener(adapter, database):
     woken.clear()
     program = """
 import sys
+from sapwood.adapters.migrations import STEPS
 from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
 from sapwood.record import JobDraft
 SQLAlchemyAdapter(sys.argv[1]).enqueue([JobDraft(job="m:J", args="{}")])

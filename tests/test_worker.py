@@ -436,7 +436,7 @@ def test_a_worker_that_cannot_beat_starts_nothing_more(app, running):
     beat = adapter.beat
     adapter.beat = lambda *args, **kwargs: (_ for _ in ()).throw(StoreUnavailable("cut off"))
     worker = running(concurrency=1, poll_interval=0.01, timing=Timing(beat=0.01, look=0.01, fence=0.2))
-    until(adapter, lambda: not worker._is_trusted())
+    until(adapter, lambda: not worker._keeper.is_trusted())
     before = Gate.entered._value
     Note.perform_later("not yet")
     Gate.opened.set()

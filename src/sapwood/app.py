@@ -20,6 +20,7 @@ from sapwood.errors import ConfigurationError, NoApp, UnknownAdapter, UnknownQue
 from sapwood.events import Events, JobsEnqueued
 from sapwood.log import LogListener
 from sapwood.record import JobDraft
+from sapwood.timing import Timing
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -47,14 +48,29 @@ class WorkerGroup(Struct, frozen=True, kw_only=True):
     adapter: str = "default"
     """The name of the adapter whose jobs they take."""
 
+    poll_interval: float = 0.5
+    """Seconds between two looks when nothing wakes them. Wake-ups only make it quicker."""
+
+    max_jobs: int | None = None
+    """After so many runs a worker makes room for a fresh one, None for never."""
+
+    max_memory: int | None = None
+    """With more bytes of resident memory a worker makes room for a fresh one, between jobs; None for never."""
+
     def __post_init__(self) -> None:
         """Refuse what no worker could use."""
         if self.queues is not None and not _strings(self.queues, "WorkerGroup(queues=...)"):
             raise ConfigurationError("a WorkerGroup has an empty list of queues", mend="leave queues out to serve all")
-        for name in ("count", "concurrency"):
+        for name in ("count", "concurrency", "max_jobs", "max_memory"):
             value = getattr(self, name)
+            if value is None and name.startswith("max_"):
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"WorkerGroup({name}={value!r})", why="it is a whole number from 1 up")
+        if isinstance(self.poll_interval, bool) or not isinstance(self.poll_interval, int | float):
+            raise ConfigurationError(f"WorkerGroup(poll_interval={self.poll_interval!r})", why="it is a number of seconds")
+        if not self.poll_interval > 0:
+            raise ConfigurationError(f"WorkerGroup(poll_interval={self.poll_interval!r})", why="it is above 0")
 
 
 class _Transaction(Struct, eq=False):
@@ -101,6 +117,7 @@ class Sapwood:
         workers: the groups of workers, one worker per adapter if none are given.
         imports: modules, and packages with all their modules, that define jobs.
         logger: for what Sapwood and the jobs have to say, the standard library's ``sapwood`` if none is given.
+        timing: when workers beat, and when they count as dead; the same on all hosts.
         middleware: each is called with the :class:`JobContext` of a run and returns a context manager around it.
 
     Raises:
@@ -117,6 +134,7 @@ class Sapwood:
         imports: Sequence[str] = (),
         logger: Any = None,
         middleware: Sequence[Middleware] = (),
+        timing: Timing | None = None,
     ) -> None:
         self.adapters: Mapping[str, BaseAdapter] = MappingProxyType(_adapters(store, adapters))
         """The adapters by name."""
@@ -129,6 +147,9 @@ class Sapwood:
 
         self.logger: Any = logging.getLogger("sapwood") if logger is None else logger
         """The app's logger."""
+
+        self.timing = timing or Timing()
+        """When workers beat, and when they count as dead."""
 
         self.middleware = tuple(middleware)
         """What is wrapped around each job, the outermost first."""

@@ -21,6 +21,7 @@ SapwoodError                     what went wrong, why, and how to mend it
 ├── ResultTimeout                a result was not there in time
 └── StoreError                   the place where jobs are kept
     ├── SchemaMissing            its tables are not there
+    ├── SchemaOutdated           its tables lack steps that this release needs
     ├── SchemaTooNew             its tables are of a later release
     ├── ForeignConnection        a connection to another database was handed in
     ├── UnsupportedConnection    a connection that this adapter cannot join
@@ -134,6 +135,10 @@ class StoreError(SapwoodError):
 
 class SchemaMissing(StoreError):
     """The tables are not there: run ``sapwood migrate``."""
+
+
+class SchemaOutdated(StoreError):
+    """The tables lack steps that this release needs: run ``sapwood migrate``."""
 
 
 class SchemaTooNew(StoreError):

@@ -71,6 +71,31 @@ class WorkerFenced(Struct, frozen=True):
     worker: WorkerRecord
 
 
+class WorkerDied(Struct, frozen=True):
+    """A worker process ended, and nobody had asked it to."""
+
+    name: str
+    pid: int
+    how: str
+    """Its exit code, or the signal that ended it."""
+
+    wait: float
+    """Seconds until another takes its place."""
+
+
+class JobsAbandoned(Struct, frozen=True):
+    """Jobs had not finished when a worker had to end: their code is ended with the process, and they keep their try."""
+
+    records: tuple[JobRecord, ...]
+    why: str
+
+
+class CodeChanged(Struct, frozen=True):
+    """Files with jobs are no longer what this process has loaded."""
+
+    files: tuple[str, ...]
+
+
 class StoreFailed(Struct, frozen=True):
     """The store did not answer, or refused; what was asked of it is tried again."""
 
@@ -88,6 +113,9 @@ Event = (
     | WorkerStopped
     | WorkerRescued
     | WorkerFenced
+    | WorkerDied
+    | JobsAbandoned
+    | CodeChanged
     | StoreFailed
 )
 Listener = Callable[[Event], None]

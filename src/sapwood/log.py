@@ -6,13 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from sapwood.events import (
+    CodeChanged,
     Event,
     JobEnded,
     JobFenced,
+    JobsAbandoned,
     JobsEnqueued,
     JobsReleased,
     JobStarted,
     StoreFailed,
+    WorkerDied,
     WorkerFenced,
     WorkerRescued,
     WorkerStarted,
@@ -56,6 +59,9 @@ class LogListener:
             case JobsReleased(records, why):
                 for record in records:
                     self._line(logging.INFO, "%s given back: " + escaped(why).replace("%", "%%") + " %s", record)
+            case JobsAbandoned(records, why):
+                for record in records:
+                    self._line(logging.WARNING, "%s abandoned: " + escaped(why).replace("%", "%%") + " %s", record)
             case _:
                 self._of_workers(event)
 
@@ -92,6 +98,12 @@ class LogListener:
                 self._say(logging.WARNING, "worker %s is dead, %d jobs taken back", worker or "(none)", len(records))
             case WorkerFenced(worker):
                 self._say(logging.ERROR, "worker %s was declared dead while it lived; it begins anew", worker.id)
+            case WorkerDied(name, pid, how, wait):
+                line = "worker %s (pid %d) died: %s; another follows in %.3g s"
+                self._say(logging.ERROR, line, escaped(name), pid, how, wait)
+            case CodeChanged(files):
+                shown = escaped(", ".join(files))[:_LONGEST_ERROR]
+                self._say(logging.WARNING, "code changed since start: %s; restart to run it", shown)
             case StoreFailed(doing, error):
                 self._say(logging.WARNING, "the store failed (%s): %s", doing, escaped(str(error))[:_LONGEST_ERROR])
 

@@ -1,40 +1,16 @@
-"""The chores of a worker that has no supervisor: who is dead, and what becomes of their jobs."""
+"""What keeps workers alive and finds the dead: proofs of life, and what becomes of a dead worker's jobs."""
 
-import time
-from collections.abc import Sequence
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-
-from msgspec import Struct
 
 from sapwood.adapters.base import BaseAdapter
 from sapwood.errors import StoreError
+from sapwood.events import Events, WorkerRescued
+from sapwood.page import Page
 from sapwood.record import JobRecord, WorkerRecord
-
-
-class Timing(Struct, frozen=True, kw_only=True):
-    """How often a worker shows that it lives, and how long others believe it without. All in seconds."""
-
-    beat: float = 10
-    """A beat is raised this often."""
-
-    look: float = 10
-    """The dead are looked for this often."""
-
-    fence: float = 40
-    """A worker whose last good beat began longer ago starts nothing: by the time that others take its jobs, what it
-    started before is the most that can still run. Shorter than ``rescue``, and counted from an earlier moment."""
-
-    rescue: float = 60
-    """A beat that stood still this long, seen by one observer, proves a death where the kernel cannot."""
-
-    gap: float = 20
-    """An observer whose own beats had a longer gap was frozen or cut off itself, and begins to watch anew."""
-
-
-def boot_time() -> float:
-    """Return seconds on a clock that nobody sets and that goes on while the machine sleeps."""
-    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.clock_gettime(clock)
+from sapwood.timing import Timing, boot_time
 
 
 class BeatWatch:
@@ -65,14 +41,20 @@ class BeatWatch:
 
 
 def rescue_dead(
-    adapter: BaseAdapter, watch: BeatWatch, *, me: str, at: float
+    adapter: BaseAdapter, watch: BeatWatch, *, mine: Collection[str], at: float
 ) -> Sequence[tuple[str, Sequence[JobRecord]]]:
     """Take back the jobs of every worker that is proven dead, and those that run under no worker at all.
+
+    Args:
+        adapter: the store.
+        watch: what the caller has seen of the beats so far.
+        mine: ids of workers whose life the caller answers for itself.
+        at: the moment, by :func:`boot_time`.
 
     Returns:
         For each dead worker its id and its jobs as they now are; the orphans come under the id ``""``.
     """
-    others = [worker for worker in adapter.workers() if worker.id != me]
+    others = [worker for worker in adapter.workers() if worker.id not in mine]
     still = {worker.id for worker in watch.still(others, at=at)}
     found = []
     for worker in others:
@@ -88,3 +70,95 @@ def rescue_dead(
             found.append((worker.id, records))
     orphans = adapter.sweep()
     return [*found, ("", orphans)] if orphans else found
+
+
+class Keeper(ABC):
+    """Sees to one worker's life: who it is, where it notes its claims, what proves that it lives, news of jobs."""
+
+    takes_apart: bool = True
+    """Whether the worker, when idle, also runs jobs that a death has set apart."""
+
+    look: float = 10
+    """Seconds between two rounds of :meth:`chores`."""
+
+    @abstractmethod
+    def identity(self) -> tuple[str, str | None, str | None]:
+        """Return the worker's id, its name, and the id of its supervisor."""
+
+    @abstractmethod
+    def page(self, worker: str, *, slots: int) -> Page:
+        """Return the page for its notes."""
+
+    @abstractmethod
+    def registered(self, worker: str, *, began: float) -> None:
+        """Note that its row is there; ``began`` is when that was begun, by :func:`boot_time`."""
+
+    @abstractmethod
+    def is_trusted(self) -> bool:
+        """Say whether the last good beat is recent enough that nobody can have taken the worker's jobs."""
+
+    @abstractmethod
+    def chores(self, worker: str) -> bool:
+        """Do what is due besides jobs; False where the worker was declared dead."""
+
+    @abstractmethod
+    def promote(self) -> bool:
+        """Make due jobs ready, where that falls to this worker; True where there may be more."""
+
+    @abstractmethod
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` when jobs may have become ready; return a function that ends it."""
+
+    def claimed(self, *, all_found: bool) -> None:
+        """Hear what a claim came to: it took all that was ready, or there may be more."""
+
+    def lost(self) -> None:
+        """Hear that the worker was declared dead. Whoever returns lets it go on under a new id."""
+
+
+class StandAlone(Keeper):
+    """A worker that nobody looks after does so itself, and looks for dead others."""
+
+    def __init__(self, adapter: BaseAdapter, timing: Timing, events: Events) -> None:
+        self.look = min(timing.beat, timing.look)
+        self._adapter = adapter
+        self._timing = timing
+        self._events = events
+        self._watch = BeatWatch(timing)
+        self._beat_began = boot_time()
+
+    def identity(self) -> tuple[str, str | None, str | None]:
+        """Return a random id: nobody can mistake one start of a worker for another."""
+        return uuid.uuid4().hex, None, None
+
+    def page(self, worker: str, *, slots: int) -> Page:
+        """Return the page that the store keeps, or one that dies with this process."""
+        return self._adapter.page(worker, slots=slots) or Page(-1, slots)
+
+    def registered(self, worker: str, *, began: float) -> None:
+        """Count from when the registration was begun."""
+        del worker
+        self._beat_began = began
+
+    def is_trusted(self) -> bool:
+        """Compare the last good beat with the fence."""
+        return boot_time() - self._beat_began < self._timing.fence
+
+    def chores(self, worker: str) -> bool:
+        """Beat, and take back the jobs of the dead."""
+        began = boot_time()
+        if not self._adapter.beat([worker]):
+            return False
+        self._beat_began = began
+        self._watch.beaten(at=boot_time())
+        for dead, records in rescue_dead(self._adapter, self._watch, mine={worker}, at=boot_time()):
+            self._events.emit(WorkerRescued(dead, tuple(records)))
+        return True
+
+    def promote(self) -> bool:
+        """Promote a chunk; the next one comes with the next turn, after claims and beats."""
+        return self._adapter.promote() > 0
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Hear it from the store."""
+        return self._adapter.listen(wake)

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 
 from sapwood.lifecycle import Trace
 
-_HEADER = struct.Struct("<8sQ")
+_HEADER = struct.Struct("<8sQQ")
+_PARDONED_AT = 16
 _MAGIC = b"sapwood1"
 _SLOT = struct.Struct("<QQ")
 _SLOT_SIZE = 24
@@ -36,7 +37,7 @@ class Page:
         if fd >= 0:
             _reserve(fd, size)
         self._map = mmap.mmap(fd, size)
-        self._map[: _HEADER.size] = _HEADER.pack(_MAGIC, slots)
+        self._map[: _HEADER.size] = _HEADER.pack(_MAGIC, slots, 0)
         # Both are changed by single operations that the interpreter does not interrupt, so threads need no lock.
         self._free = deque(range(_HEADER.size, size, _SLOT_SIZE))
         self._slots: dict[Claim, int] = {}
@@ -61,6 +62,10 @@ class Page:
                 self._map[at + _SLOT.size] = _FREE
                 self._free.append(at)
 
+    def pardon(self) -> None:
+        """Note that the process is about to end on purpose: what it runs is not to blame, and keeps its try."""
+        self._map[_PARDONED_AT] = 1
+
     def close(self) -> None:
         """Unmap the file. The notes stay in it."""
         self._map.close()
@@ -74,18 +79,27 @@ def _reserve(fd: int, size: int) -> None:
         os.pwrite(fd, bytes(size), 0)
 
 
+def pardon(fd: int) -> None:
+    """Note in another process's page that it is about to be ended on purpose."""
+    if os.fstat(fd).st_size >= _HEADER.size:
+        os.pwrite(fd, b"\1", _PARDONED_AT)
+
+
 def read_page(fd: int) -> Mapping[Claim, Trace] | None:
-    """Return what the page in an open file says, None where the file holds no whole page."""
+    """Return what the page in an open file says, None where the file holds no whole page.
+
+    In the page of a process that was ended on purpose, what had started counts as not started.
+    """
     header = os.pread(fd, _HEADER.size, 0)
     if len(header) < _HEADER.size:
         return None
-    magic, slots = _HEADER.unpack(header)
+    magic, slots, pardoned = _HEADER.unpack(header)
     body = os.pread(fd, os.fstat(fd).st_size, _HEADER.size)
     if magic != _MAGIC or len(body) != slots * _SLOT_SIZE:
         return None
     notes = {}
     for at in range(0, len(body), _SLOT_SIZE):
         trace = _TRACES.get(body[at + _SLOT.size])
-        if trace is not None:
+        if trace is not None and not (pardoned and trace is Trace.STARTED):
             notes[_SLOT.unpack_from(body, at)] = trace
     return notes

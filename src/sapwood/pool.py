@@ -115,6 +115,11 @@ class Pool:
         with self._lock:
             return self._waiting[0].since if self._waiting else None
 
+    def running(self) -> Sequence[JobRecord]:
+        """Return the records that run now."""
+        with self._lock:
+            return list(self._running.values())
+
     def held(self) -> set[Claim]:
         """Return the claims that wait, run, or have ended and were not collected."""
         with self._lock:

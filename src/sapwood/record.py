@@ -169,8 +169,14 @@ class WorkerRecord(Struct, frozen=True, kw_only=True):
     release: str
     """The release of Sapwood that it runs."""
 
+    name: str | None = None
+    """What people call it, such as ``default.1``; None for a worker that no supervisor started."""
+
+    supervisor: str | None = None
+    """Id of the supervisor that looks after it, None for a worker that looks after itself."""
+
     beat: int = 0
-    """Raised by the worker every few seconds. A counter that stands still is a sign of death; its age is not."""
+    """Raised every few seconds by the worker, or by its supervisor. A counter that stands still is a sign of death; its age is not."""
 
     beat_at: datetime | None = None
     """When it last rose (UTC). For people only."""

@@ -7,7 +7,6 @@ import signal
 import socket
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,19 +20,23 @@ from sapwood.adapters.base import Exchange, Settlement
 from sapwood.app import Sapwood
 from sapwood.errors import ConfigurationError, StoreError
 from sapwood.events import (
+    CodeChanged,
     JobFenced,
+    JobsAbandoned,
     JobsReleased,
     StoreFailed,
     WorkerFenced,
-    WorkerRescued,
     WorkerStarted,
     WorkerStopped,
 )
 from sapwood.executor import Executor, failure_of
+from sapwood.host import resident_memory, stacks_on_quit
 from sapwood.lifecycle import Cancelled, Failed, Released, Retried, Succeeded
-from sapwood.maintenance import BeatWatch, Timing, boot_time, rescue_dead
+from sapwood.maintenance import Keeper, StandAlone
 from sapwood.pool import MOST_UNWRITTEN, Ended, Pool
 from sapwood.record import JobRecord, WorkerRecord
+from sapwood.sources import Sources
+from sapwood.timing import Timing, boot_time
 
 AHEAD = 0.1
 """A worker claims ahead what it will likely finish in this many seconds."""
@@ -48,6 +51,7 @@ _SAMPLES = 100
 _KNOWN = 10
 _MOST_AHEAD = MOST_UNWRITTEN
 _PAGE_SLACK = 100
+_MEMORY_LOOK = 1.0
 
 _log = logging.getLogger("sapwood")
 
@@ -72,8 +76,21 @@ class Tally(Struct):
         return self.succeeded + self.retried + self.failed + self.cancelled + self.postponed
 
 
+class Limits(Struct, frozen=True, kw_only=True):
+    """When a worker is to make room for a fresh one. Looked at between jobs."""
+
+    max_jobs: int | None = None
+    """So many runs."""
+
+    max_memory: int | None = None
+    """So many bytes of resident memory."""
+
+    shutdown_timeout: float = 25
+    """Seconds that running jobs are given to finish once the worker was told to stop."""
+
+
 class Worker:
-    """Works off the jobs of one adapter, stand-alone: it looks after itself and after dead workers' jobs.
+    """Works off the jobs of one adapter. Without a keeper it looks after itself and after dead workers' jobs.
 
     Args:
         app: the application.
@@ -82,6 +99,9 @@ class Worker:
         concurrency: how many jobs run at once.
         poll_interval: seconds between two looks when nothing wakes it. Wake-ups only make it quicker.
         timing: how often it beats and looks for the dead.
+        limits: when it ends to make room for a fresh one, and how long it waits for running jobs when it stops.
+        apart: run only jobs that a death has set apart, one by one.
+        keeper: what looks after it; by default it does so itself.
 
     Raises:
         UnknownAdapter: the app has no adapter of that name.
@@ -98,6 +118,9 @@ class Worker:
         concurrency: int = 5,
         poll_interval: float = 0.5,
         timing: Timing | None = None,
+        limits: Limits | None = None,
+        apart: bool = False,
+        keeper: Keeper | None = None,
     ) -> None:
         if concurrency < 1 or poll_interval <= 0:
             raise ConfigurationError(
@@ -111,10 +134,17 @@ class Worker:
         self._queues = None if queues is None else tuple(queues)
         self._concurrency = concurrency
         self._poll_interval = poll_interval
-        self._timing = timing or Timing()
+        self._limits = limits or Limits()
+        self._apart = apart
+        self._keeper = keeper or StandAlone(self._adapter, timing or app.timing, app.events)
         self._bell = _Bell()
         self._stopping = False
-        self._beat_began = boot_time()
+        self._stop_by: float | None = None
+        self._quiet = False
+        self._owns_process = False
+        self._told_abandoned = False
+        self._sources = Sources()
+        self._next_memory_look = 0.0
         self._pool = self._new_pool()
         self._ahead = LookAhead(concurrency)
         self._unsettled: list[Settlement] = []
@@ -126,7 +156,6 @@ class Worker:
         self._store_back_at = 0.0
         self._store_failures = 0
         self._alone = False
-        self._watch = BeatWatch(self._timing)
         self._me: WorkerRecord
 
     # --- from outside -----------------------------------------------------------------------------------------------
@@ -148,10 +177,20 @@ class Worker:
         self._stopping = True
         self._bell.ring()
 
+    def quiet(self) -> None:
+        """Claim nothing more, and go on living: what runs may finish. May be called from anywhere."""
+        self._quiet = True
+        self._bell.ring()
+
+    def running(self) -> Sequence[JobRecord]:
+        """Return the jobs that run now."""
+        return self._pool.running()
+
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     def _work(self, *, until_empty: bool) -> Tally:
         self._app.load()
+        self._sources.note()
         try:
             with self._signals(), self._registered(), self._listening():
                 while not self._finished(until_empty=until_empty):
@@ -161,6 +200,7 @@ class Worker:
             self._pool.close()
             # It may be used again.
             self._pool, self._stopping, self._found_all, self._woken = self._new_pool(), False, False, True
+            self._quiet, self._stop_by, self._told_abandoned = False, None, False
         return self.tally
 
     def _new_pool(self) -> Pool:
@@ -169,12 +209,8 @@ class Worker:
             concurrency=self._concurrency,
             changed=self._bell.ring,
             stopping=lambda: self._stopping,
-            is_trusted=self._is_trusted,
+            is_trusted=self._keeper.is_trusted,
         )
-
-    def _is_trusted(self) -> bool:
-        """Say whether the last good beat is recent enough that nobody can have taken our jobs."""
-        return boot_time() - self._beat_began < self._timing.fence
 
     def _finished(self, *, until_empty: bool) -> bool:
         if self._unsettled or not self._pool.idle:
@@ -184,7 +220,9 @@ class Worker:
     def _turn(self) -> None:
         """Do what is due: hand back, settle and claim, chores."""
         now = time.monotonic()
-        if not self._is_trusted():
+        if self._stopping:
+            self._see_to_the_end(now)
+        if not self._keeper.is_trusted():
             # Cut off for too long: what was not started is no longer ours to start. Rescue or a later look has it.
             self._pool.take_back()
         if now < self._store_back_at:
@@ -193,12 +231,12 @@ class Worker:
             if now >= self._next_chores:
                 self._do_chores()
                 now = time.monotonic()
-                self._next_chores = now + min(self._timing.beat, self._timing.look)
+                self._next_chores = now + self._keeper.look
             if now >= self._next_poll or self._woken:
                 self._next_poll = now + self._poll_interval
                 self._woken = False
                 self._found_all = False
-                self._promote()
+                self._woken = self._keeper.promote()
             self._hand_back(now)
             if self._exchange_is_due(time.monotonic()):
                 self._exchange()
@@ -215,6 +253,8 @@ class Worker:
             due.append(oldest_end + LINGER if self._pool.waiting else now)
         if self._unsettled or self._woken:
             due.append(now)
+        if self._stop_by is not None and not self._told_abandoned:
+            due.append(self._stop_by)
         waiting_since = self._pool.longest_wait_since
         if waiting_since is not None:
             due.append(waiting_since + HAND_BACK)
@@ -224,9 +264,11 @@ class Worker:
 
     def _wanted(self) -> int:
         """Return how many jobs to claim: the free slots, and what can be claimed ahead."""
-        if self._stopping:
+        if self._stopping or self._quiet:
             return 0
         in_hand = self._pool.in_hand
+        if self._apart:
+            return int(in_hand == 0)
         if self._alone:
             self._alone = in_hand > 0
         if self._alone or self._pool.unwritten >= MOST_UNWRITTEN:
@@ -248,7 +290,9 @@ class Worker:
         self._gather(self._pool.collect())
         settlements = self._unsettled
         try:
-            answer = self._adapter.exchange(self._me.id, settlements, queues=self._queues, limit=wanted)
+            answer = self._adapter.exchange(
+                self._me.id, settlements, queues=self._queues, limit=wanted, alone=self._apart
+            )
         except StoreError:
             # The claim may be at fault: what is done must not wait for it. The reply to it may be lost, too.
             self._unsure = True
@@ -260,19 +304,33 @@ class Worker:
             self._settle_one_by_one()
             raise
         self._answered(settlements, answer.settled)
-        if answer.alive:
-            self._take(answer, wanted)
-        else:
+        if not answer.alive:
             self._begin_anew()
+            return
+        self._take(answer, wanted)
+        if self._is_spent():
+            self.stop()
+
+    def _is_spent(self) -> bool:
+        """Say whether it is time for a fresh worker."""
+        limits = self._limits
+        if limits.max_jobs is not None and self.tally.total >= limits.max_jobs:
+            return True
+        if limits.max_memory is None or time.monotonic() < self._next_memory_look:
+            return False
+        self._next_memory_look = time.monotonic() + _MEMORY_LOOK
+        return resident_memory() > limits.max_memory
 
     def _take(self, answer: Exchange, wanted: int) -> None:
         self._found_all = len(answer.claimed) < wanted
         self._feed(answer.claimed)
+        if wanted:
+            self._keeper.claimed(all_found=self._found_all)
         if self._unsure:
             # Only now: what this very answer brought is in our hands.
             self._resolve()
             self._unsure = False
-        if wanted and not self._pool.in_hand:
+        if wanted and self._keeper.takes_apart and not self._apart and not self._pool.in_hand:
             # Idle: a job that a death has set apart may run now, with no neighbours.
             apart = self._adapter.claim(self._me.id, queues=self._queues, limit=1, alone=True).claimed
             self._alone = bool(apart)
@@ -330,7 +388,7 @@ class Worker:
 
     def _hand_back(self, now: float) -> None:
         """Hand back what waits too long, and all that waits when the worker stops."""
-        since = None if self._stopping else now - HAND_BACK
+        since = None if self._stopping or self._quiet else now - HAND_BACK
         taken = self._pool.take_back(waiting_since=since)
         if taken:
             self._unsettled.extend(Settlement(record, Released()) for record in taken)
@@ -355,21 +413,14 @@ class Worker:
     # --- chores -----------------------------------------------------------------------------------------------------
 
     def _do_chores(self) -> None:
-        began = boot_time()
-        if not self._adapter.beat(self._me.id):
+        if not self._keeper.chores(self._me.id):
             self._begin_anew()
             return
-        self._beat_began = began
         self._pool.resume()
-        self._watch.beaten(at=boot_time())
         self._resolve()
-        for worker, records in rescue_dead(self._adapter, self._watch, me=self._me.id, at=boot_time()):
-            self._app.events.emit(WorkerRescued(worker, tuple(records)))
-
-    def _promote(self) -> None:
-        """Make a chunk of due jobs ready; the next one comes with the next turn, after claims and beats."""
-        if self._adapter.promote():
-            self._woken = True
+        changed = self._sources.changed()
+        if changed:
+            self._app.events.emit(CodeChanged(changed))
 
     # --- trouble ----------------------------------------------------------------------------------------------------
 
@@ -385,6 +436,7 @@ class Worker:
     def _begin_anew(self) -> None:
         """Somebody took us for dead and has our jobs. What still runs here ends unheard; we go on under a new id."""
         self._app.events.emit(WorkerFenced(self._me))
+        self._keeper.lost()
         self._pool.take_back()
         for settlement in self._unsettled:
             self._app.events.emit(JobFenced(settlement.record))
@@ -392,12 +444,33 @@ class Worker:
         self._adapter.unregister(self._me.id)
         self._register()
 
+    def _see_to_the_end(self, now: float) -> None:
+        """Give running jobs their time; then end the process, which is the only way to end a thread.
+
+        A worker in a thread of an application cannot do that: it waits, and says so.
+        """
+        if self._stop_by is None:
+            self._stop_by = now + self._limits.shutdown_timeout
+        running = self._pool.running()
+        if now < self._stop_by or not running or self._told_abandoned:
+            return
+        self._told_abandoned = True
+        if not self._owns_process:
+            _log.warning("stopping: %d jobs still run, and a thread cannot be ended: waiting for them", len(running))
+            return
+        self._app.events.emit(JobsAbandoned(tuple(running), "not finished in time"))
+        self._page.pardon()
+        os._exit(128 + signal.SIGTERM)
+
     # --- life -------------------------------------------------------------------------------------------------------
 
     def _register(self) -> None:
         began = boot_time()
+        id, name, supervisor = self._keeper.identity()  # noqa: A001 - a worker's own word
         me = WorkerRecord(
-            id=uuid.uuid4().hex,
+            id=id,
+            name=name,
+            supervisor=supervisor,
             host=socket.gethostname(),
             pid=os.getpid(),
             queues=self._queues,
@@ -406,8 +479,10 @@ class Worker:
         )
         self._adapter.register(me)
         slots = self._concurrency + MOST_UNWRITTEN + _PAGE_SLACK
-        self._pool.open_page(self._adapter.page(me.id, slots=slots))
-        self._me, self._beat_began = me, began
+        self._page = self._keeper.page(me.id, slots=slots)
+        self._pool.open_page(self._page)
+        self._me = me
+        self._keeper.registered(me.id, began=began)
         self._app.events.emit(WorkerStarted(self._me))
 
     @contextmanager
@@ -427,7 +502,7 @@ class Worker:
             self._woken = True
             self._bell.ring()
 
-        end = self._adapter.listen(wake)
+        end = self._keeper.listen(wake)
         try:
             yield
         finally:
@@ -447,10 +522,18 @@ class Worker:
                 os._exit(128 + number)
             self.stop()
 
+        def hushed(number: int, frame: FrameType | None) -> None:
+            del number, frame
+            self.quiet()
+
         before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
+        before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, hushed)
+        self._owns_process = True
         try:
-            yield
+            with stacks_on_quit():
+                yield
         finally:
+            self._owns_process = False
             for number, handler in before.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 

@@ -17,6 +17,7 @@ Rules that hold for every verb:
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from msgspec import Struct
 
@@ -74,6 +75,13 @@ class BaseAdapter(ABC):
     def close(self) -> None:
         """Let go of connections and files. The next verb opens them again."""
 
+    def address(self) -> Mapping[str, Any] | None:
+        """Return what another process needs to open the same store, as JSON holds it; None where it cannot.
+
+        It may hold a password: it travels by a pipe and is never shown.
+        """
+        return None
+
     # --- the application --------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -97,8 +105,12 @@ class BaseAdapter(ABC):
         """Make the worker known. Committed before its first claim."""
 
     @abstractmethod
-    def beat(self, worker: str, *, now: datetime | None = None) -> bool:
-        """Raise the worker's beat by one. False: its row is gone, it was declared dead."""
+    def beat(self, workers: Collection[str], *, now: datetime | None = None) -> frozenset[str]:
+        """Raise the beat of each of these workers by one; return those that are known.
+
+        One that is missing was declared dead: its row is gone. Without any worker this only shows that the store can
+        be written to.
+        """
 
     @abstractmethod
     def unregister(self, worker: str, *, now: datetime | None = None) -> Sequence[JobRecord]:
@@ -158,14 +170,18 @@ class BaseAdapter(ABC):
         This is how a worker resolves a claim whose answer was lost.
         """
 
-    def page(self, worker: str, *, slots: int) -> Page:
-        """Return the page in which a registered worker notes its claims.
+    @abstractmethod
+    def ready_queues(self, *, alone: bool = False) -> Collection[str]:
+        """Return the queues that have ready jobs, or with ``alone`` those with jobs that a death has set apart."""
 
-        The notes are readable by :meth:`notes` of whoever proves the worker's death, where the store has a place for
-        them; otherwise only by its parent, if it has one.
+    def page(self, worker: str, *, slots: int) -> Page | None:
+        """Return the page in which a registered worker notes its claims, where the store has a place for it.
+
+        Such notes are readable by :meth:`notes` of whoever proves the worker's death. Where there is no place, None:
+        the worker's parent may keep the notes, if it has one.
         """
-        del worker
-        return Page(-1, slots)
+        del worker, slots
+        return None
 
     # --- the dead ---------------------------------------------------------------------------------------------------
 
@@ -178,6 +194,10 @@ class BaseAdapter(ABC):
         """Return what a dead worker noted of its jobs, None where its notes are out of reach."""
         del worker
         return None
+
+    def pardon(self, worker: str) -> None:
+        """Note in a worker's page that it is about to be ended on purpose: its end is no death, and spends no try."""
+        del worker
 
     @abstractmethod
     def rescue(

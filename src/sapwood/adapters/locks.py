@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sapwood.lifecycle import Trace
-from sapwood.page import Claim, Page, read_page
+from sapwood.page import Claim, Page, pardon, read_page
 
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -54,6 +54,17 @@ class WorkerLocks:
     def page(self, worker: str, *, slots: int) -> Page:
         """Return the page that lies in the locked file itself."""
         return Page(_own[_identity((self._folder / worker).stat())], slots)
+
+    def pardon(self, worker: str) -> None:
+        """Note in the file of another process's worker that it is ended on purpose."""
+        path = self._folder / worker
+        with suppress(OSError):
+            if _identity(path.stat()) not in _own:
+                fd = os.open(path, _FLAGS)
+                try:
+                    pardon(fd)
+                finally:
+                    os.close(fd)
 
     def let_go(self, worker: str) -> None:
         """Remove a worker's file, be it ours or a dead one's."""

@@ -79,13 +79,13 @@ class MemoryAdapter(BaseAdapter):
         with self._transaction(now) as moment:
             self._workers[worker.id] = replace(worker, beat_at=moment, started_at=moment)
 
-    def beat(self, worker: str, *, now: datetime | None = None) -> bool:
-        """Raise the worker's beat by one. False: its row is gone."""
+    def beat(self, workers: Collection[str], *, now: datetime | None = None) -> frozenset[str]:
+        """Raise the beat of workers by one; return those that are known."""
         with self._transaction(now) as moment:
-            known = self._workers.get(worker)
-            if known is not None:
-                self._workers[worker] = replace(known, beat=known.beat + 1, beat_at=moment)
-            return known is not None
+            known = [self._workers[worker] for worker in workers if worker in self._workers]
+            for worker in known:
+                self._workers[worker.id] = replace(worker, beat=worker.beat + 1, beat_at=moment)
+            return frozenset(worker.id for worker in known)
 
     def unregister(self, worker: str, *, now: datetime | None = None) -> Sequence[JobRecord]:
         """Forget a worker that ends in good order; return what was released."""
@@ -93,6 +93,12 @@ class MemoryAdapter(BaseAdapter):
             known = self._workers.pop(worker, None)
             # Without its row it was declared dead: its jobs are for the rescuer.
             return self._release(worker, (), moment) if known else ()
+
+    def ready_queues(self, *, alone: bool = False) -> Collection[str]:
+        """Return the queues that have ready jobs."""
+        with self._lock:
+            lines = [line for line in list(self._lines) if line[0] is JobState.READY and line[2] == alone]
+            return [str(line[1]) for line in lines if any(True for _ in islice(self._waiting(line), 1))]
 
     # --- the way of a job -------------------------------------------------------------------------------------------
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, Dialect, Inspector, insert, inspect, select, update
+from sqlalchemy import Connection, Dialect, Inspector, Table, insert, inspect, select, update
 from sqlalchemy.engine.mock import MockConnection
+from sqlalchemy.schema import CreateColumn
 
 from sapwood.adapters.tables import Tables
 from sapwood.errors import SchemaTooNew
@@ -27,7 +28,14 @@ def _create_tables(connection: Connection, tables: Tables) -> None:
     tables.metadata.create_all(connection)
 
 
-STEPS: Sequence[Step] = (Step("1 create the tables", _create_tables),)
+def _add_supervisors(connection: Connection, tables: Tables) -> None:
+    _add_columns(connection, tables.workers, "name", "supervisor")
+
+
+STEPS: Sequence[Step] = (
+    Step("1 create the tables", _create_tables),
+    Step("2 let workers have a name and a supervisor", _add_supervisors),
+)
 """Step *n* leads to schema version *n*."""
 
 SCHEMA_VERSION = len(STEPS)
@@ -72,6 +80,16 @@ def sql(dialect: Dialect, tables: Tables) -> str:
         row = insert(tables.meta).values(key=key, value=value)
         statements.append(str(row.compile(dialect=dialect, compile_kwargs={"literal_binds": True})))
     return "".join(f"{statement};\n" for statement in statements)
+
+
+def _add_columns(connection: Connection, table: Table, *names: str) -> None:
+    """Add columns that are not there; a table that this release has just made has them all."""
+    present = {column["name"] for column in inspect(connection).get_columns(table.name, schema=table.schema)}
+    quoted = connection.dialect.identifier_preparer.format_table(table)
+    for name in names:
+        if name not in present:
+            column = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {quoted} ADD COLUMN {column}")
 
 
 def _version(connection: Connection, tables: Tables) -> int:

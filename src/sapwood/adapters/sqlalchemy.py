@@ -38,7 +38,7 @@ from sapwood.adapters.dialects.base import Dialect, Swap
 from sapwood.adapters.dialects.sqlite import Durability, SQLiteDialect
 from sapwood.adapters.joining import AfterCommit, Installation, borrowed
 from sapwood.adapters.tables import Tables
-from sapwood.errors import ConfigurationError, StoreUnavailable, UnsupportedStore
+from sapwood.errors import ConfigurationError, SchemaOutdated, StoreUnavailable, UnsupportedStore
 from sapwood.lifecycle import Edit, Succeeded, Trace
 from sapwood.page import Claim, Page
 from sapwood.record import JobAttempt, JobDraft, JobRecord, JobState, WorkerRecord
@@ -110,6 +110,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         durability: Durability = "full",
     ) -> None:
         self._tables = Tables(prefix, schema)
+        self._prefix, self._durability = prefix, durability
         self._dialect = _dialect(_url(database), durability)
         self._opening = threading.Lock()
         self._engine: Engine | None = None
@@ -127,6 +128,15 @@ class SQLAlchemyAdapter(BaseAdapter):
     def describe(self) -> str:
         """Return the address of the database, with any password masked."""
         return self._dialect.describe()
+
+    def address(self) -> Mapping[str, Any]:
+        """Return the URL and all else that makes an adapter of the same tables."""
+        return {
+            "database": self._dialect.url.render_as_string(hide_password=False),
+            "prefix": self._prefix,
+            "schema": self._tables.metadata.schema,
+            "durability": self._durability,
+        }
 
     @property
     def tables(self) -> Tables:
@@ -218,6 +228,7 @@ class SQLAlchemyAdapter(BaseAdapter):
     def register(self, worker: WorkerRecord, *, now: datetime | None = None) -> None:
         """Make the worker known, once its life can be proven."""
         self._connected_and_migrated()
+        self._refuse_outdated()
         self._dialect.worker_began(worker.id)
         row = msgspec.structs.asdict(worker)
         row["queues"] = None if worker.queues is None else msgspec.json.encode(worker.queues).decode()
@@ -226,13 +237,16 @@ class SQLAlchemyAdapter(BaseAdapter):
             connection.execute(insert(self._tables.workers), row | {"beat_at": moment, "started_at": moment})
 
     @_repeated
-    def beat(self, worker: str, *, now: datetime | None = None) -> bool:
-        """Raise the worker's beat by one."""
-        workers = self._tables.workers
+    def beat(self, workers: Collection[str], *, now: datetime | None = None) -> frozenset[str]:
+        """Raise the beat of workers by one, all by one statement; return those that are known."""
+        table = self._tables.workers
+        mine = table.c.id.in_(workers)
         with self._writing() as connection:
             moment = self._moment(connection, now)
-            raised = update(workers).where(workers.c.id == worker).values(beat=workers.c.beat + 1, beat_at=moment)
-            return connection.execute(raised).rowcount == 1
+            raised = update(table).where(mine).values(beat=table.c.beat + 1, beat_at=moment)
+            if connection.execute(raised).rowcount == len(set(workers)):
+                return frozenset(workers)
+            return frozenset(connection.scalars(select(table.c.id).where(mine)))
 
     @_repeated
     def unregister(self, worker: str, *, now: datetime | None = None) -> Sequence[JobRecord]:
@@ -247,9 +261,14 @@ class SQLAlchemyAdapter(BaseAdapter):
         self._wake()
         return released
 
-    def page(self, worker: str, *, slots: int) -> Page:
+    def page(self, worker: str, *, slots: int) -> Page | None:
         """Return the worker's page; on SQLite it lies in the file that proves its life."""
         return self._dialect.page(worker, slots=slots)
+
+    def ready_queues(self, *, alone: bool = False) -> Collection[str]:
+        """Return the queues that have ready jobs."""
+        with self._reading() as connection:
+            return self._named(connection, None, alone)
 
     # --- the way of a job -------------------------------------------------------------------------------------------
 
@@ -503,6 +522,10 @@ class SQLAlchemyAdapter(BaseAdapter):
     def notes(self, worker: WorkerRecord) -> Mapping[Claim, Trace] | None:
         """Read the dead worker's page, where this host can."""
         return self._dialect.notes(worker.id)
+
+    def pardon(self, worker: str) -> None:
+        """Note it in the worker's page, where this host can."""
+        self._dialect.pardon(worker)
 
     @_repeated
     def rescue(
@@ -763,6 +786,16 @@ class SQLAlchemyAdapter(BaseAdapter):
         with self._opening, self._named_errors(), self._dialect.reading(self._connected()) as connection:
             _, own = self._dialect.greet(connection, self._tables.meta)
         self._installation.opened(own)
+
+    def _refuse_outdated(self) -> None:
+        """Let no worker of this release begin on tables that it cannot write; the application may enqueue all the same."""
+        pending = () if self._dialect.migrates_itself else self.pending_migrations()
+        if pending:
+            raise SchemaOutdated(
+                f"{self.describe()} has tables of an earlier release",
+                why=f"missing: {', '.join(pending)}",
+                mend="run `sapwood migrate`; workers of the earlier release go on meanwhile",
+            )
 
     def _connected(self) -> Engine:
         """Return the engine of this process: connections do not survive a fork."""

@@ -186,6 +186,8 @@ def _workers(metadata: MetaData, prefix: str) -> Table:
         Column("queues", _Text),
         Column("concurrency", Integer, nullable=False),
         Column("release", String(32), nullable=False),
+        Column("name", String(255)),
+        Column("supervisor", String(32)),
         Column("beat", BigInteger, nullable=False),
         Column("beat_at", Instant),
         Column("started_at", Instant),

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, Table, insert
+from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, Table, insert
 from sqlalchemy.exc import DBAPIError
 
 from sapwood.errors import ForeignConnection, StoreError, StoreUnavailable
@@ -62,6 +62,11 @@ class Dialect(ABC):
 
     exchanges: ClassVar[bool] = False
     """True: there is a statement of its own for :meth:`exchange`."""
+
+    @property
+    @abstractmethod
+    def url(self) -> URL:
+        """Where the database is, password and all."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -185,10 +190,13 @@ class Dialect(ABC):
     def worker_ended(self, worker: str) -> None:  # noqa: B027 - not every dialect has some
         """Remove what :meth:`worker_began` or a dead worker left."""
 
-    def page(self, worker: str, *, slots: int) -> Page:
-        """Return the page for this worker's notes."""
-        del worker
-        return Page(-1, slots)
+    def page(self, worker: str, *, slots: int) -> Page | None:
+        """Return the page for this worker's notes, None where this host has no place for it."""
+        del worker, slots
+        return None
+
+    def pardon(self, worker: str) -> None:  # noqa: B027 - not every dialect keeps pages
+        """Note in a worker's page that it is ended on purpose."""
 
     def is_dead(self, worker: str) -> bool | None:
         """Return True where the death is proven, False where life is, None where this host cannot tell."""

@@ -54,6 +54,11 @@ class ServerDialect(Dialect):
     def __init__(self, url: URL) -> None:
         self._url = url.set(drivername=self.driver)
 
+    @property
+    def url(self) -> URL:
+        """Where the server is."""
+        return self._url
+
     def describe(self) -> str:
         """Return the URL without its password."""
         shown = self._url.set(drivername=self._url.get_backend_name(), query={})

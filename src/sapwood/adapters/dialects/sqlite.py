@@ -88,6 +88,11 @@ class SQLiteDialect(Dialect):
         self._folder = folder
         self._locks = WorkerLocks(folder) if folder else None
 
+    @property
+    def url(self) -> URL:
+        """Where the file is."""
+        return self._url
+
     def describe(self) -> str:
         """Return the file, or that there is none."""
         return f"sqlite:///{self._path}" if self._path else "sqlite in memory"
@@ -212,9 +217,14 @@ class SQLiteDialect(Dialect):
         if self._locks:
             self._locks.let_go(worker)
 
-    def page(self, worker: str, *, slots: int) -> Page:
+    def page(self, worker: str, *, slots: int) -> Page | None:
         """Return the page in the worker's file."""
-        return self._locks.page(worker, slots=slots) if self._locks else super().page(worker, slots=slots)
+        return self._locks.page(worker, slots=slots) if self._locks else None
+
+    def pardon(self, worker: str) -> None:
+        """Note it in the worker's file."""
+        if self._locks:
+            self._locks.pardon(worker)
 
     def is_dead(self, worker: str) -> bool | None:
         """Ask the kernel."""

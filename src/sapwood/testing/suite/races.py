@@ -77,7 +77,7 @@ def _rescue_by_beat(bench: Bench, record: JobRecord) -> object:
 
 def _beat(bench: Bench, record: JobRecord) -> object:
     del record
-    return bench.adapter.beat("w1", now=NOW)
+    return bench.adapter.beat(["w1"], now=NOW)
 
 
 def _release(bench: Bench, record: JobRecord) -> object:
@@ -227,7 +227,7 @@ def eight_store_jobs_and_none_shares_an_id(bench: Bench) -> None:
 @chapter.case
 def four_beat_and_no_beat_is_lost(bench: Bench) -> None:
     bench.register("w1")
-    _at_once(*[lambda: [bench.adapter.beat("w1", now=CLAIMED) for _ in range(10)]] * 4)
+    _at_once(*[lambda: [bench.adapter.beat(["w1"], now=CLAIMED) for _ in range(10)]] * 4)
     same([one.beat for one in bench.adapter.workers()], [40], "the beat")
 
 

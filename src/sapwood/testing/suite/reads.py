@@ -31,6 +31,23 @@ FILTERS: Mapping[str, JobFilter | None] = {
 }
 
 
+@chapter.case
+def the_queues_that_have_ready_jobs_are_told(bench: Bench) -> None:
+    same(list(bench.adapter.ready_queues()), [], "the queues of an empty store")
+    bench.enqueue(draft(queue="email"), draft(queue="email"), draft(queue="media"), draft(queue="later", wait=60))
+    bench.running(1, queue="busy")
+    same(sorted(bench.adapter.ready_queues()), ["email", "media"], "the queues")
+    same(list(bench.adapter.ready_queues(alone=True)), [], "the queues with jobs set apart")
+
+
+@chapter.case
+def the_queues_of_jobs_set_apart_are_told_apart(bench: Bench) -> None:
+    (record,) = bench.running(1, queue="deadly")
+    bench.adapter.rescue("w1", notes={record.claim: Trace.STARTED}, now=NOW)
+    same(list(bench.adapter.ready_queues()), [], "the queues")
+    same(list(bench.adapter.ready_queues(alone=True)), ["deadly"], "the queues with jobs set apart")
+
+
 def _store(bench: Bench) -> list[JobRecord]:
     """Store a job of each class and queue in each state, and return them."""
     kinds = [(queue, job) for queue in ("email", "media", "audit") for job in ("shop:A", "shop:B")]

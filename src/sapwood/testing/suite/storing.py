@@ -210,7 +210,7 @@ def without_a_moment_the_clock_of_the_store_counts(bench: Bench) -> None:
     kept, failing = adapter.enqueue([draft(wait=-1), draft(wait=-1)])
     told = [bench.look(kept).created_at]
     bench.register("w1")
-    adapter.beat("w1")
+    adapter.beat(["w1"])
     told += [one.beat_at for one in adapter.workers() if one.beat_at]
     claimed = adapter.claim("w1", limit=2).claimed
     told += [one.locked_at for one in claimed if one.locked_at]

@@ -19,6 +19,7 @@ chapter = Chapter("workers")
         "for all queues": ({},),
         "for some queues": ({"queues": ["email", "größe", "a,b"]},),
         "for one queue": ({"queues": ["email"], "concurrency": 1},),
+        "of a supervisor": ({"name": "größe.1", "supervisor": "f" * 32},),
         "elsewhere": ({"host": "büro-7.example", "pid": 4_194_304, "release": "2.0.0rc1"},),
     }
 )
@@ -33,16 +34,31 @@ def a_registered_worker_is_known(bench: Bench, options: dict[str, object]) -> No
 @chapter.case
 def a_beat_raises_the_counter_of_one_worker(bench: Bench) -> None:
     bench.register("w1", "w2")
-    beats = [bench.adapter.beat("w1", now=at(seconds)) for seconds in (5, 10)]
-    same(beats, [True, True], "the answers")
+    beats = [bench.adapter.beat(["w1"], now=at(seconds)) for seconds in (5, 10)]
+    same(beats, [{"w1"}] * 2, "the answers")
     known = {one.id: (one.beat, one.beat_at, one.started_at) for one in bench.adapter.workers()}
     same(known, {"w1": (2, at(10), STORED), "w2": (0, STORED, STORED)}, "beats")
 
 
 @chapter.case
+def several_workers_beat_at_once_and_the_missing_are_told(bench: Bench) -> None:
+    bench.register("w1", "w2", "w3")
+    bench.adapter.rescue("w2", now=ENDED)
+    same(bench.adapter.beat(["w1", "w2", "w9"], now=NOW), {"w1"}, "those that are known")
+    same({one.id: one.beat for one in bench.adapter.workers()}, {"w1": 1, "w3": 0}, "beats")
+
+
+@chapter.case
+def a_beat_of_no_worker_changes_nothing(bench: Bench) -> None:
+    bench.register("w1")
+    same(bench.adapter.beat([], now=NOW), frozenset(), "the answer")
+    same([one.beat for one in bench.adapter.workers()], [0], "the beat")
+
+
+@chapter.case
 def a_beat_of_nobody_is_refused(bench: Bench) -> None:
     bench.register("w1")
-    same(bench.adapter.beat("w9", now=NOW), False, "the answer")
+    same(bench.adapter.beat(["w9"], now=NOW), frozenset(), "the answer")
     same([one.id for one in bench.adapter.workers()], ["w1"], "the workers")
 
 
@@ -50,7 +66,7 @@ def a_beat_of_nobody_is_refused(bench: Bench) -> None:
 def a_beat_of_a_rescued_worker_is_refused(bench: Bench) -> None:
     bench.register("w1")
     bench.adapter.rescue("w1", now=ENDED)
-    same(bench.adapter.beat("w1", now=NOW), False, "the answer")
+    same(bench.adapter.beat(["w1"], now=NOW), frozenset(), "the answer")
     same(list(bench.adapter.workers()), [], "the workers")
 
 
@@ -163,7 +179,7 @@ def a_note_of_another_claim_says_nothing(bench: Bench) -> None:
 @chapter.table({"the one in the row": (1, True), "an older one": (0, False), "a later one": (2, False)})
 def a_rescue_compares_the_beat(bench: Bench, beat: int, goes: bool) -> None:
     claimed = bench.running(2)
-    bench.adapter.beat("w1", now=CLAIMED)
+    bench.adapter.beat(["w1"], now=CLAIMED)
     rescued = bench.adapter.rescue("w1", beat=beat, now=NOW)
     same(rescued is not None, goes, "whether it was rescued")
     same(len(bench.adapter.workers()), int(not goes), "how many workers are known")

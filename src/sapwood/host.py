@@ -1,0 +1,74 @@
+"""What the operating system tells of processes, and does for them."""
+
+import faulthandler
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+
+def resident_memory(pid: int | None = None) -> int:
+    """Return the bytes of memory that a process has in use, 0 where there is no such process."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def started_at(pid: int) -> str | None:
+    """Return when a process was started, as text that is the same for nobody else; None where there is no such process.
+
+    Linux counts ticks since the boot, which no change of the clock touches.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        # The second field is the command in parentheses, which may hold anything.
+        return f"ticks {stat.rpartition(')')[2].split()[19]}"
+    except (OSError, IndexError):
+        pass
+    try:
+        return f"seconds {psutil.Process(pid).create_time():.2f}"
+    except psutil.Error:
+        return None
+
+
+def boot_id() -> str:
+    """Return what tells one boot of this machine from another."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return f"booted {psutil.boot_time():.0f}"
+
+
+@contextmanager
+def stacks_on_quit() -> Iterator[None]:
+    """Let SIGQUIT print the stacks of all threads on stderr, and end nothing."""
+    try:
+        faulthandler.register(signal.SIGQUIT, file=sys.__stderr__ or sys.stderr, all_threads=True, chain=False)
+    except (AttributeError, ValueError, OSError):
+        # There is no stderr with a descriptor, as in a notebook.
+        yield
+        return
+    try:
+        yield
+    finally:
+        faulthandler.unregister(signal.SIGQUIT)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent's main thread ends; on Linux only.
+
+    Args:
+        parent: the parent's pid: where it is gone already, this process ends at once.
+    """
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 - only a worker under a supervisor needs it
+
+        set_parent_death_signal = 1
+        ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
