@@ -78,6 +78,9 @@ class Keeper(ABC):
     takes_apart: bool = True
     """Whether the worker, when idle, also runs jobs that a death has set apart."""
 
+    only_apart: bool = False
+    """Whether it runs such jobs only, one by one."""
+
     look: float = 10
     """Seconds between two rounds of :meth:`chores`."""
 
@@ -109,10 +112,10 @@ class Keeper(ABC):
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` when jobs may have become ready; return a function that ends it."""
 
-    def claimed(self, *, all_found: bool) -> None:
+    def claimed(self, *, all_found: bool) -> None:  # noqa: B027 - only a supervisor wants to know
         """Hear what a claim came to: it took all that was ready, or there may be more."""
 
-    def lost(self) -> None:
+    def lost(self) -> None:  # noqa: B027 - it may simply go on
         """Hear that the worker was declared dead. Whoever returns lets it go on under a new id."""
 
 

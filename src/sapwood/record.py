@@ -176,7 +176,8 @@ class WorkerRecord(Struct, frozen=True, kw_only=True):
     """Id of the supervisor that looks after it, None for a worker that looks after itself."""
 
     beat: int = 0
-    """Raised every few seconds by the worker, or by its supervisor. A counter that stands still is a sign of death; its age is not."""
+    """Raised every few seconds by the worker, or by its supervisor. A counter that stands still is a sign of death;
+    its age is not."""
 
     beat_at: datetime | None = None
     """When it last rose (UTC). For people only."""

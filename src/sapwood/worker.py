@@ -100,7 +100,6 @@ class Worker:
         poll_interval: seconds between two looks when nothing wakes it. Wake-ups only make it quicker.
         timing: how often it beats and looks for the dead.
         limits: when it ends to make room for a fresh one, and how long it waits for running jobs when it stops.
-        apart: run only jobs that a death has set apart, one by one.
         keeper: what looks after it; by default it does so itself.
 
     Raises:
@@ -108,6 +107,17 @@ class Worker:
         UnknownQueue: the app declares its queues, and not that one.
         ConfigurationError: ``concurrency`` or ``poll_interval`` make no sense.
     """
+
+    _stopping = False
+    _stop_by: float | None = None
+    """Until when running jobs may go on, once it stops."""
+
+    _told_abandoned = False
+    _quiet = False
+    _owns_process = False
+    """It has the main thread: nobody else needs this process once it has stopped."""
+
+    _next_poll = _next_chores = _next_memory_look = 0.0
 
     def __init__(
         self,
@@ -119,7 +129,6 @@ class Worker:
         poll_interval: float = 0.5,
         timing: Timing | None = None,
         limits: Limits | None = None,
-        apart: bool = False,
         keeper: Keeper | None = None,
     ) -> None:
         if concurrency < 1 or poll_interval <= 0:
@@ -135,24 +144,15 @@ class Worker:
         self._concurrency = concurrency
         self._poll_interval = poll_interval
         self._limits = limits or Limits()
-        self._apart = apart
         self._keeper = keeper or StandAlone(self._adapter, timing or app.timing, app.events)
         self._bell = _Bell()
-        self._stopping = False
-        self._stop_by: float | None = None
-        self._quiet = False
-        self._owns_process = False
-        self._told_abandoned = False
         self._sources = Sources()
-        self._next_memory_look = 0.0
         self._pool = self._new_pool()
         self._ahead = LookAhead(concurrency)
         self._unsettled: list[Settlement] = []
         self._unsure = False
         self._woken = True
         self._found_all = False
-        self._next_poll = 0.0
-        self._next_chores = 0.0
         self._store_back_at = 0.0
         self._store_failures = 0
         self._alone = False
@@ -267,7 +267,7 @@ class Worker:
         if self._stopping or self._quiet:
             return 0
         in_hand = self._pool.in_hand
-        if self._apart:
+        if self._keeper.only_apart:
             return int(in_hand == 0)
         if self._alone:
             self._alone = in_hand > 0
@@ -291,7 +291,7 @@ class Worker:
         settlements = self._unsettled
         try:
             answer = self._adapter.exchange(
-                self._me.id, settlements, queues=self._queues, limit=wanted, alone=self._apart
+                self._me.id, settlements, queues=self._queues, limit=wanted, alone=self._keeper.only_apart
             )
         except StoreError:
             # The claim may be at fault: what is done must not wait for it. The reply to it may be lost, too.
@@ -330,7 +330,7 @@ class Worker:
             # Only now: what this very answer brought is in our hands.
             self._resolve()
             self._unsure = False
-        if wanted and self._keeper.takes_apart and not self._apart and not self._pool.in_hand:
+        if wanted and self._keeper.takes_apart and not self._keeper.only_apart and not self._pool.in_hand:
             # Idle: a job that a death has set apart may run now, with no neighbours.
             apart = self._adapter.claim(self._me.id, queues=self._queues, limit=1, alone=True).claimed
             self._alone = bool(apart)

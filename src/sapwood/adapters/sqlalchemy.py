@@ -788,7 +788,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         self._installation.opened(own)
 
     def _refuse_outdated(self) -> None:
-        """Let no worker of this release begin on tables that it cannot write; the application may enqueue all the same."""
+        """Let no worker begin on tables that its release cannot write; the application may enqueue all the same."""
         pending = () if self._dialect.migrates_itself else self.pending_migrations()
         if pending:
             raise SchemaOutdated(

@@ -27,7 +27,8 @@ _WIDEST = 200
 class Live:
     """Prints what a worker's jobs do. One for each run of a command."""
 
-    def __init__(self, adapter: BaseAdapter, color: bool | None) -> None:  # noqa: FBT001 - three-valued, see wants_colour
+    def __init__(self, adapter: BaseAdapter, color: bool | None, *, name: str | None = None) -> None:  # noqa: FBT001 - three-valued, see wants_colour
+        self._name = name
         self._adapter = adapter
         self._color = color
         self._lock = threading.Lock()
@@ -123,6 +124,7 @@ class Live:
                 self._recent.append(now)
         self._say_unsaid()
         clock = click.style(f"{datetime.now().astimezone():%H:%M:%S}", dim=True)
+        after = self._name or after
         aside = "  " + click.style(clean(after), dim=True) if after else ""
         tell(f"{clock} {text}{aside}", color=self._color)
 

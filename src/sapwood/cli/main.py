@@ -28,6 +28,10 @@ _SECTIONS: dict[str, dict[str, _Entry]] = {
     },
     "Workers": {
         "work": _Entry("work", "Run jobs in this terminal until you stop it."),
+        "start": _Entry("start", "Start workers in the background."),
+        "stop": _Entry("stop", "Stop the workers in the background."),
+        "restart": _Entry("restart", "Replace the workers in the background, one by one."),
+        "status": _Entry("status", "Show the workers in the background."),
         "workoff": _Entry("workoff", "Run what is ready, then exit."),
     },
     "Jobs": {

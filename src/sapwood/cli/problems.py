@@ -2,6 +2,7 @@
 
 from enum import IntEnum
 
+from sapwood.daemon import AlreadyRunning, NotTrusted
 from sapwood.errors import ConfigurationError, InvalidArguments, InvalidOptions, SapwoodError, StoreError, UnknownJob
 
 
@@ -43,6 +44,8 @@ _CODES: tuple[tuple[type[SapwoodError], ExitCode], ...] = (
     (NotFound, ExitCode.NOT_FOUND),
     (UnknownJob, ExitCode.NOT_FOUND),
     (Refused, ExitCode.REFUSED),
+    (AlreadyRunning, ExitCode.REFUSED),
+    (NotTrusted, ExitCode.REFUSED),
 )
 
 

@@ -13,11 +13,10 @@ import msgspec
 from sapwood import log
 from sapwood.cli.command import Invocation
 from sapwood.cli.live import Live, logging_to_stderr
-from sapwood.cli.output import number
+from sapwood.cli.output import clean, number
 from sapwood.cli.values import flat, listed
-from sapwood.worker import Tally, Worker
+from sapwood.worker import Limits, Tally, Worker
 
-_LOG_LINE = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
 _LIVE_LINE = logging.Formatter("%(asctime)s   %(message)s", "%H:%M:%S")
 _CONCURRENCY = 5
 _POLL = 0.5
@@ -37,6 +36,13 @@ class Plan(msgspec.Struct, frozen=True):
     queues: Sequence[str] | None
     concurrency: int
     poll: float
+    shutdown_timeout: float = 25
+
+
+def log_line(name: str | None = None) -> logging.Formatter:
+    """Return the form of a log line, with the name of the process where there are several."""
+    who = "" if name is None else f"[{clean(name).replace('%', '%%')}] "
+    return logging.Formatter(f"%(asctime)s %(levelname)-7s {who}%(message)s", "%Y-%m-%d %H:%M:%S")
 
 
 def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,24 +98,41 @@ def setting(call: Invocation, name: str, given: object = None) -> Any:
 
 def run(call: Invocation, plan: Plan, *, until_empty: bool) -> Tally:
     """Run a worker, until it is stopped or until nothing is ready."""
-    app = call.project.app
-    store = app.adapter(plan.adapter)
-    live = Live(store, call.color)
+    worker = ShownWorker(
+        call.project.app,
+        adapter=plan.adapter,
+        queues=plan.queues,
+        concurrency=plan.concurrency,
+        poll_interval=plan.poll,
+        limits=Limits(shutdown_timeout=plan.shutdown_timeout),
+    )
+    return run_worker(call, worker, plan.adapter, until_empty=until_empty)
 
-    class Told(Worker):
-        """A worker that says when it stops."""
 
-        def stop(self) -> None:
-            live.stopping()
-            super().stop()
+class ShownWorker(Worker):
+    """A worker that says when it stops."""
 
-    worker = Told(app, adapter=plan.adapter, queues=plan.queues, concurrency=plan.concurrency, poll_interval=plan.poll)
-    with _shown(call, live, idle=not until_empty), _stdout_kept_for_data() if call.json else nullcontext():
+    live: Live | None = None
+
+    def stop(self) -> None:
+        """Stop, and say what is waited for."""
+        if self.live is not None:
+            self.live.stopping()
+        super().stop()
+
+
+def run_worker(
+    call: Invocation, worker: ShownWorker, adapter: str, *, name: str | None = None, until_empty: bool = False
+) -> Tally:
+    """Run a worker and show what its jobs do; ``name`` tells it from others that share the terminal."""
+    worker.live = live = Live(call.project.app.adapter(adapter), call.color, name=name)
+    shown = _shown(call, live, name, idle=not until_empty and name is None)
+    with shown, _stdout_kept_for_data() if call.json else nullcontext():
         return worker.workoff() if until_empty else worker.run()
 
 
 @contextmanager
-def _shown(call: Invocation, live: Live, *, idle: bool) -> Iterator[None]:
+def _shown(call: Invocation, live: Live, name: str | None, *, idle: bool) -> Iterator[None]:
     """Show what happens: line by line for people, as log lines for everything else, not at all if told to be quiet."""
     app = call.project.app
     if call.quiet:
@@ -120,7 +143,7 @@ def _shown(call: Invocation, live: Live, *, idle: bool) -> Iterator[None]:
         with own, live.watching(idle=idle):
             yield
     else:
-        with logging_to_stderr(app.logger, _LOG_LINE):
+        with logging_to_stderr(app.logger, log_line(name)):
             yield
 
 

@@ -12,6 +12,7 @@ import click
 from sapwood.cli.problems import Misused
 from sapwood.record import JobState
 
+_HIGHEST_PORT = 65_535
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
@@ -34,6 +35,14 @@ def length(value: str) -> float:
     if not re.fullmatch(r"(?:\d+(?:\.\d+)?\s*[smhdw]?\s*)+", text):
         raise click.BadParameter(f'"{value}" is no length of time – write 300 (seconds), 5m, 2h or 1d')
     return sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text))
+
+
+def address(value: str) -> tuple[str, int]:
+    """Return the host and port in ``8080`` or ``0.0.0.0:8080``; without a host it is this machine alone."""
+    host, colon, port = value.rpartition(":")
+    if not port.isdecimal() or int(port[:6]) > _HIGHEST_PORT or (colon and not host):
+        raise click.BadParameter(f'"{value}" is no port – write 8080, or 0.0.0.0:8080 for callers from elsewhere')
+    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def moment(value: str) -> datetime:

@@ -1,0 +1,131 @@
+"""A worker process, and the place that it fills."""
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from typing import IO
+
+from sapwood import link
+from sapwood.adapters.base import BaseAdapter
+from sapwood.lifecycle import Trace
+from sapwood.link import Link
+from sapwood.page import Claim, pardon, read_page
+from sapwood.plan import Plan, WorkerPlan
+from sapwood.record import WorkerRecord
+
+
+class WorkerProcess:
+    """One process of a worker, from its start to its end."""
+
+    def __init__(self, plan: Plan, worker: WorkerPlan, *, supervisor: str, beat_began: float) -> None:
+        self.plan = worker
+        self.id = uuid.uuid4().hex
+        self.began = time.monotonic()
+        self.is_ready = False
+        self.ended_well = False
+        self.unusable: str | None = None
+        self.stop_began: float | None = None
+        self.was_killed = False
+        self.hungry = False
+        self.news_told = 0
+        self.report = link.Report((), 0, 0)
+        self.heard = time.monotonic()
+        self._page: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open until close()
+        ours, theirs = socket.socketpair()
+        self.link = Link(ours)
+        with theirs:
+            os.set_inheritable(theirs.fileno(), True)
+            self.process = subprocess.Popen(  # noqa: S603 - our own command
+                [*plan.command, str(theirs.fileno())],
+                cwd=plan.directory,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), self._page.fileno()),
+                # A group of its own: what a terminal sends reaches it once, from us.
+                process_group=0,
+            )
+        self.link.patient(0)
+        self.link.send(
+            link.Welcome(
+                id=self.id,
+                supervisor=supervisor,
+                parent=os.getpid(),
+                page=self._page.fileno(),
+                app=plan.app,
+                plan=worker,
+                timing=plan.timing,
+                beat_began=beat_began,
+                shutdown_timeout=plan.shutdown_timeout,
+                tended=plan.stores[worker.adapter] is not None,
+                quiet=plan.quiet,
+                verbose=plan.verbose,
+            )
+        )
+
+    @property
+    def pid(self) -> int:
+        """Its pid."""
+        return self.process.pid
+
+    def stop(self) -> None:
+        """Ask it to finish what runs, and to end."""
+        if self.stop_began is None:
+            self.stop_began = time.monotonic()
+        self.link.send(link.Stop())
+
+    def kill(self, store: BaseAdapter | None) -> None:
+        """End it now. What it runs is not to blame, and keeps its try."""
+        self.was_killed = True
+        pardon(self._page.fileno())
+        if store is not None:
+            store.pardon(self.id)
+        self.process.kill()
+
+    def notes(self, store: BaseAdapter) -> Mapping[Claim, Trace] | None:
+        """Return what it noted; only once it has ended."""
+        record = WorkerRecord(id=self.id, host="", pid=self.pid, queues=None, concurrency=1, release="")
+        notes = store.notes(record)
+        if notes is None:
+            notes = read_page(self._page.fileno())
+        # Without a page it had claimed nothing.
+        return {} if notes is None else notes
+
+    def close(self) -> None:
+        """Let go of its descriptors."""
+        self.link.close()
+        self._page.close()
+
+
+class Slot:
+    """A place for one worker, and who fills it."""
+
+    def __init__(self, plan: WorkerPlan) -> None:
+        self.plan = plan
+        self.process: WorkerProcess | None = None
+        self.wanted = True
+        self.due = 0.0
+        self.crashes = 0
+        """In a row."""
+
+        self.cannot_work = False
+        self.restarts = 0
+        self.last_end: str | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its worker can claim."""
+        return self.process is not None and self.process.is_ready
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether its last worker said that it cannot work at all."""
+        return self.process is None and self.crashes > 0 and self.cannot_work
+
+    def leave(self) -> None:
+        """Let its worker finish what it runs; nobody follows."""
+        self.wanted = False
+        if self.process is not None:
+            self.process.stop()

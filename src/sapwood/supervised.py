@@ -1,0 +1,213 @@
+"""A worker's side of its supervisor: it is beaten for and woken, and ends with it."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sapwood import link
+from sapwood.adapters.base import BaseAdapter
+from sapwood.events import Event, Events, JobEnded, JobStarted
+from sapwood.lifecycle import Failed, Retried
+from sapwood.link import Link, Running, Welcome
+from sapwood.maintenance import Keeper, StandAlone
+from sapwood.page import Page
+from sapwood.timing import boot_time
+
+FENCED = 75
+"""The exit code of a worker that can no longer be sure of its jobs (EX_TEMPFAIL)."""
+
+_REPORT_SECONDS = 1.0
+_MORE_SECONDS = 0.05
+
+
+class Supervised(Keeper):
+    """Sees to a worker by what its supervisor tells it.
+
+    Args:
+        ours: the worker's end of the link.
+        welcome: the first message.
+        adapter: the worker's store.
+    """
+
+    takes_apart = False
+
+    def __init__(self, ours: Link, welcome: Welcome, adapter: BaseAdapter) -> None:
+        self.look = welcome.timing.look
+        self.only_apart = welcome.plan.apart
+        self._link = ours
+        self._welcome = welcome
+        self._adapter = adapter
+        self._fence = welcome.timing.fence
+        self._beat_began = welcome.beat_began
+        self._page: Page | None = None
+        self._wake: Callable[[], None] = lambda: None
+        self._was_hungry = False
+        self._more_said = 0.0
+
+    # --- as a keeper ------------------------------------------------------------------------------------------------
+
+    def identity(self) -> tuple[str, str | None, str | None]:
+        """Return what the supervisor has chosen, which so knows whose jobs to take back."""
+        return self._welcome.id, self._welcome.plan.name, self._welcome.supervisor
+
+    def page(self, worker: str, *, slots: int) -> Page:
+        """Return the page that the store keeps, or the file that the supervisor will read."""
+        self._page = self._adapter.page(worker, slots=slots) or Page(self._welcome.page, slots)
+        return self._page
+
+    def registered(self, worker: str, *, began: float) -> None:
+        """Tell the supervisor that it may beat for this worker."""
+        del worker
+        # The row was fresh then: nobody can have seen it stand still for longer.
+        self._beat_began = max(self._beat_began, began)
+        self._link.send(link.Ready())
+
+    def is_trusted(self) -> bool:
+        """Compare the supervisor's last good beat with the fence."""
+        return boot_time() - self._beat_began < self._fence
+
+    def chores(self, worker: str) -> bool:
+        """Do nothing: the supervisor does it all, and ends the worker that was declared dead."""
+        del worker
+        return True
+
+    def promote(self) -> bool:
+        """Leave it to the supervisor."""
+        return False
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Hear it from the supervisor."""
+        self._wake = wake
+        return lambda: None
+
+    def claimed(self, *, all_found: bool) -> None:
+        """Tell the supervisor whom to wake when there is news."""
+        if not all_found:
+            self._was_hungry = False
+            now = time.monotonic()
+            if now - self._more_said > _MORE_SECONDS:
+                self._more_said = now
+                self._link.send(link.More())
+        elif not self._was_hungry:
+            self._was_hungry = True
+            self._link.send(link.Hungry())
+
+    def lost(self) -> None:
+        """End: what runs here is another's by now, and only the end of the process ends it."""
+        os._exit(FENCED)
+
+    # --- the supervisor's word --------------------------------------------------------------------------------------
+
+    def follow(self, *, stop: Callable[[], None], quiet: Callable[[], None]) -> None:
+        """Do what the supervisor says, from a thread of its own, as long as the process lives."""
+        thread = threading.Thread(target=self._follow, args=(stop, quiet), name="sapwood-link", daemon=True)
+        thread.start()
+
+    def _follow(self, stop: Callable[[], None], quiet: Callable[[], None]) -> None:
+        self._link.patient(max(0.01, self._fence / 40))
+        while True:
+            try:
+                messages = self._link.receive()
+            except TimeoutError:
+                messages = []
+            if messages is None or not self.is_trusted():
+                # The supervisor is gone, frozen or cut off: others are about to take the jobs.
+                self._end()
+            for message in messages or ():
+                match message:
+                    case link.Beaten(began):
+                        self._beat_began = max(self._beat_began, began)
+                    case link.Wake():
+                        self._was_hungry = False
+                        self._wake()
+                    case link.Stop():
+                        stop()
+                    case link.Quiet():
+                        quiet()
+                    case _:
+                        pass
+
+    def _end(self) -> None:
+        """End at once. What runs is not to blame."""
+        if self._page is not None:
+            self._page.pardon()
+        os._exit(FENCED)
+
+
+class Linked(StandAlone):
+    """A worker whose store only the application can open: it looks after itself; a supervisor can only stop it."""
+
+    def __init__(self, ours: Link, welcome: Welcome, adapter: BaseAdapter, events: Events) -> None:
+        super().__init__(adapter, welcome.timing, events)
+        self._link = ours
+        self._welcome = welcome
+
+    def identity(self) -> tuple[str, str | None, str | None]:
+        """Return a fresh id at each start: this worker may go on under another."""
+        id, _, _ = super().identity()  # noqa: A001 - a worker's own word
+        return id, self._welcome.plan.name, self._welcome.supervisor
+
+    def registered(self, worker: str, *, began: float) -> None:
+        """Tell the supervisor that it is ready."""
+        super().registered(worker, began=began)
+        self._link.send(link.Ready())
+
+    def follow(self, *, stop: Callable[[], None], quiet: Callable[[], None]) -> None:
+        """Stop when told to, or when the supervisor is gone."""
+        threading.Thread(target=self._follow, args=(stop, quiet), name="sapwood-link", daemon=True).start()
+
+    def _follow(self, stop: Callable[[], None], quiet: Callable[[], None]) -> None:
+        self._link.patient(None)
+        while (messages := self._link.receive()) is not None:
+            for message in messages:
+                if isinstance(message, link.Stop):
+                    stop()
+                elif isinstance(message, link.Quiet):
+                    quiet()
+        os._exit(FENCED)
+
+
+class Reporter:
+    """Tells the supervisor once a second what runs, where that has changed.
+
+    Args:
+        ours: the worker's end of the link.
+        events: where the worker's jobs are told of.
+    """
+
+    def __init__(self, ours: Link, events: Events) -> None:
+        self._link = ours
+        self._running: dict[int, tuple[str, float]] = {}
+        self._done = self._failed = 0
+        self._lock = threading.Lock()
+        events.listen(self._hear)
+        threading.Thread(target=self._report_on, name="sapwood-report", daemon=True).start()
+
+    def _hear(self, event: Event) -> None:
+        match event:
+            case JobStarted(record):
+                with self._lock:
+                    self._running[record.id] = (record.job, time.monotonic())
+            case JobEnded(record, outcome, _):
+                with self._lock:
+                    self._running.pop(record.id, None)
+                    self._done += 1
+                    self._failed += isinstance(outcome, Retried | Failed)
+            case _:
+                pass
+
+    def _report_on(self) -> None:
+        pause = threading.Event()
+        last: Sequence[Any] = ()
+        while not pause.wait(_REPORT_SECONDS):
+            now = time.monotonic()
+            with self._lock:
+                running = [(id, job, since) for id, (job, since) in self._running.items()]  # noqa: A001 - as above
+                state = (running, self._done, self._failed)
+            # Also when nothing has changed: it shows that the worker's threads get to run.
+            if state != last or int(now) % 5 == 0:
+                last = state
+                jobs = [Running(number, job, round(now - since, 3)) for number, job, since in running]
+                self._link.send(link.Report(jobs, state[1], state[2]))
