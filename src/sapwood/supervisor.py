@@ -220,9 +220,10 @@ class Supervisor:
         for slot in self._all_slots():
             if slot.process is not None and slot.process.process.poll() is not None:
                 self._ended(slot, slot.process)
+        # Before the start of those that follow: a newcomer that failed is not tried again.
+        self._go_on_rolling()
         self._start_due()
         self._kill_overdue()
-        self._go_on_rolling()
 
     def _rest(self) -> None:
         for key, _ in self._selector.select(self._seconds_to_rest()):

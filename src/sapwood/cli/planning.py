@@ -16,8 +16,9 @@ from sapwood.cli.values import flat
 from sapwood.plan import Plan, WorkerPlan
 from sapwood.spec import ALL, parse
 
-WORKER = (sys.executable, "-m", "sapwood.cli.child")
-SUPERVISOR = (sys.executable, "-m", "sapwood.cli.supervise")
+# Without the current directory on the path: no file of the project may hide a module of ours.
+WORKER = (sys.executable, "-P", "-m", "sapwood.cli.child")
+SUPERVISOR = (sys.executable, "-P", "-m", "sapwood.cli.supervise")
 
 
 def plan_workers(
