@@ -106,7 +106,7 @@ class Project:
         self.write(workers=workers, more=more)
         self.adapter = SQLAlchemyAdapter(url)
         self.adapter.migrate()
-        self._effects = sqlite3.connect(folder / "effects.db", timeout=60, isolation_level=None, check_same_thread=False)
+        self._effects = sqlite3.connect(folder / "effects.db", timeout=60, isolation_level=None)
         self._effects.execute("PRAGMA journal_mode = WAL")
         self._effects.execute("PRAGMA synchronous = OFF")
         self._effects.execute(
@@ -175,7 +175,9 @@ class Project:
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 
-    def enqueue(self, job: str, *numbers: int, max_attempts: int = 24, queue: str = "default", **more: Any) -> list[int]:
+    def enqueue(
+        self, job: str, *numbers: int, max_attempts: int = 24, queue: str = "default", **more: Any
+    ) -> list[int]:
         """Enqueue one job for each number."""
         drafts = [
             JobDraft(job=job, args=json.dumps({"number": number} | more), max_attempts=max_attempts, queue=queue)

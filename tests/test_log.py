@@ -8,12 +8,15 @@ from msgspec.structs import replace
 
 from sapwood import Job, MemoryAdapter, Sapwood, Worker
 from sapwood.events import (
+    CodeChanged,
     JobEnded,
     JobFenced,
+    JobsAbandoned,
     JobsEnqueued,
     JobsReleased,
     JobStarted,
     StoreFailed,
+    WorkerDied,
     WorkerFenced,
     WorkerRescued,
     WorkerStarted,
@@ -113,6 +116,9 @@ def test_a_fact_about_a_run_tells_the_attempt(app, caplog, fact):
         (WorkerRescued("w1", (RECORD,)), logging.WARNING, ["w1", "dead", "1 job"]),
         (WorkerFenced(WORKER), logging.ERROR, ["w1", "declared dead"]),
         (StoreFailed("work", OSError("disk full")), logging.WARNING, ["work", "disk full"]),
+        (WorkerDied("email.1", 7, "killed by SIGKILL", 2), logging.ERROR, ["email.1", "7", "SIGKILL", "2 s"]),
+        (CodeChanged(("a.py", "b.py")), logging.WARNING, ["a.py, b.py", "restart"]),
+        (JobsAbandoned((RECORD,), "not finished in time"), logging.WARNING, ["abandoned", "not finished in time"]),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -142,6 +148,9 @@ def test_the_traceback_of_a_failure_is_there_for_who_looks_closely(app, caplog):
         JobsEnqueued((JobDraft(job=HOSTILE, args="{}", queue=HOSTILE),), (1,)),
         JobsReleased((RECORD,), HOSTILE),
         StoreFailed("work", OSError(HOSTILE)),
+        WorkerDied(HOSTILE, 7, "killed by SIGKILL", 2),
+        CodeChanged((HOSTILE,)),
+        JobsAbandoned((RECORD,), HOSTILE),
     ],
     ids=lambda fact: type(fact).__name__,
 )

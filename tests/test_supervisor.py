@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
@@ -266,13 +267,13 @@ def test_a_second_start_is_refused(project):
 
 
 def test_nothing_is_inherited_from_the_terminal(project):
-    with open(project.folder / "held.txt", "w") as held:
+    with (project.folder / "held.txt").open("w") as held:
         os.set_inheritable(held.fileno(), True)
         project.start("-n", "1")
     for process in [psutil.Process(project.supervisor()), *project.workers()]:
-        opened = {os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{process.pid}/fd")}
+        opened = {str(fd.readlink()) for fd in Path(f"/proc/{process.pid}/fd").iterdir()}
         assert not [name for name in opened if "held.txt" in name or "/dev/pts" in name]
-    assert os.stat(project.folder / ".sapwood").st_mode & 0o777 == 0o700
+    assert (project.folder / ".sapwood").stat().st_mode & 0o777 == 0o700
     assert os.getsid(project.supervisor()) == project.supervisor()
 
 
@@ -283,7 +284,9 @@ def test_restart_replaces_workers_one_by_one_and_runs_the_new_code(project):
     project.start("-n", "2")
     before = {worker.pid for worker in project.workers()}
     supervisor = project.supervisor()
-    project.write(more='class Fresh(Job, name="fresh"):\n    def perform(self, number: int) -> None: note(number, 1, "fresh")\n')
+    project.write(
+        more='class Fresh(Job, name="fresh"):\n    def perform(self, number: int) -> None: note(number, 1, "fresh")\n'
+    )
     done = project.call("restart")
     assert done.returncode == 0, done.stderr
     status = project.status()

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextvars
+import importlib
+import os
 import signal
 import subprocess
 import sys
@@ -16,12 +18,12 @@ from conftest import until, worker_record
 from sapwood import Job, MemoryAdapter, Sapwood, Worker, enqueue_all, job
 from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
 from sapwood.errors import ConfigurationError, StoreUnavailable, UnknownAdapter, UnknownQueue
-from sapwood.events import JobFenced, JobsReleased, StoreFailed, WorkerFenced, WorkerRescued
+from sapwood.events import CodeChanged, JobFenced, JobsReleased, StoreFailed, WorkerFenced, WorkerRescued
 from sapwood.lifecycle import Trace
 from sapwood.maintenance import Timing
 from sapwood.pool import MOST_UNWRITTEN
 from sapwood.record import JobDraft, JobState
-from sapwood.worker import LookAhead, Tally, _Bell
+from sapwood.worker import Limits, LookAhead, Tally, _Bell
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -547,7 +549,7 @@ def test_the_first_interrupt_finishes_what_runs(adapter, database, number):
     assert adapter.workers() == []
 
 
-def test_a_second_interrupt_ends_the_process_and_the_rows_come_back(adapter, database):
+def test_a_second_interrupt_ends_the_process_and_the_rows_come_back_with_their_tries(adapter, database):
     adapter.enqueue([JobDraft(job="signal.gate", args="{}")] * 3)
     with process(database) as worker:
         assert worker.stdout.readline() == "started\n"
@@ -558,8 +560,77 @@ def test_a_second_interrupt_ends_the_process_and_the_rows_come_back(adapter, dat
     (dead,) = adapter.workers()
     assert adapter.is_dead(dead)
     (record,) = adapter.rescue(dead.id, notes=adapter.notes(dead))
-    assert (record.state, record.attempts, record.deaths) == (JobState.READY, 1, 1)
+    assert (record.state, record.attempts, record.deaths) == (JobState.READY, 0, 0)
     assert not [job for job in adapter.jobs() if job.state is JobState.RUNNING]
+
+
+def test_what_does_not_finish_in_time_ends_with_the_process_and_keeps_its_try(adapter, database):
+    adapter.enqueue([JobDraft(job="signal.gate", args="{}")])
+    with process(database, "0.2") as worker:
+        assert worker.stdout.readline() == "started\n"
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) == 128 + signal.SIGTERM
+    (dead,) = adapter.workers()
+    (record,) = adapter.rescue(dead.id, notes=adapter.notes(dead))
+    assert (record.state, record.attempts, record.deaths) == (JobState.READY, 0, 0)
+
+
+def test_a_worker_in_a_thread_waits_for_what_does_not_finish_and_says_so(app, running, caplog):
+    Gate.perform_later()
+    worker = running(limits=Limits(shutdown_timeout=0))
+    assert Gate.entered.acquire(timeout=20)
+    worker.stop()
+    until(app.adapter(), lambda: "a thread cannot be ended" in caplog.text)
+    Gate.opened.set()
+    until(app.adapter(), lambda: app.adapter().workers() == [])
+    assert worker.tally == Tally(succeeded=1)
+
+
+def test_a_worker_ends_after_the_runs_that_it_may_do(app):
+    for number in range(5):
+        Note.perform_later(str(number))
+    worker = Worker(app, concurrency=1, limits=Limits(max_jobs=2))
+    assert worker.run().succeeded == 2
+    assert app.adapter().counts() == {("default", JobState.READY): 3}
+
+
+def test_a_worker_ends_when_it_has_grown_too_large(app):
+    Note.perform_later("a")
+    assert Worker(app, limits=Limits(max_memory=1)).run().succeeded <= 1
+    assert app.adapter().workers() == []
+
+
+def test_a_quiet_worker_finishes_what_runs_and_claims_no_more(app, running):
+    Gate.perform_later()
+    worker = running(concurrency=1)
+    assert Gate.entered.acquire(timeout=20)
+    worker.quiet()
+    Note.perform_later("later")
+    Gate.opened.set()
+    until(app.adapter(), lambda: worker.tally.succeeded == 1)
+    assert [job.state for job in app.adapter().jobs()] == [JobState.READY]
+    assert worker.running() == []
+    assert len(app.adapter().workers()) == 1
+
+
+def test_a_worker_tells_once_that_the_code_of_its_jobs_has_changed(app, running, tmp_path, monkeypatch):
+    module = tmp_path / f"changing_{id(app)}.py"
+    module.write_text("from sapwood import Job\nclass Changing(Job):\n    def perform(self) -> None: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module(module.stem)
+    told = []
+    app.events.listen(lambda event: told.append(event) if isinstance(event, CodeChanged) else None)
+    looks = threading.Semaphore(0)
+    beat = app.adapter().beat
+    monkeypatch.setattr(app.adapter(), "beat", lambda workers: looks.release() or beat(workers))
+    running(timing=Timing(beat=0.01, look=0.01))
+    for _ in range(3):
+        assert looks.acquire(timeout=20)
+    assert told == []
+    os.utime(module, ns=(1, 1))
+    for _ in range(5):
+        assert looks.acquire(timeout=20)
+    assert told == [CodeChanged((str(module),))]
 
 
 def test_signals_are_the_applications_again_after_the_worker(app):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from types import FrameType
+from typing import NoReturn
 
 from msgspec import Struct
 
@@ -33,6 +34,7 @@ from sapwood.executor import Executor, failure_of
 from sapwood.host import resident_memory, stacks_on_quit
 from sapwood.lifecycle import Cancelled, Failed, Released, Retried, Succeeded
 from sapwood.maintenance import Keeper, StandAlone
+from sapwood.page import Page
 from sapwood.pool import MOST_UNWRITTEN, Ended, Pool
 from sapwood.record import JobRecord, WorkerRecord
 from sapwood.sources import Sources
@@ -114,6 +116,7 @@ class Worker:
 
     _told_abandoned = False
     _quiet = False
+    _page: Page | None = None
     _owns_process = False
     """It has the main thread: nobody else needs this process once it has stopped."""
 
@@ -459,8 +462,13 @@ class Worker:
             _log.warning("stopping: %d jobs still run, and a thread cannot be ended: waiting for them", len(running))
             return
         self._app.events.emit(JobsAbandoned(tuple(running), "not finished in time"))
-        self._page.pardon()
-        os._exit(128 + signal.SIGTERM)
+        self._abandon(128 + signal.SIGTERM)
+
+    def _abandon(self, code: int) -> NoReturn:
+        """End the process. What runs in it is not to blame, and keeps its try, where the store keeps the page."""
+        if self._page is not None:
+            self._page.pardon()
+        os._exit(code)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -518,8 +526,8 @@ class Worker:
         def interrupted(number: int, frame: FrameType | None) -> None:
             del frame
             if self._stopping:
-                # Nothing is written any more: whoever proves this death finds the notes and takes the jobs back.
-                os._exit(128 + number)
+                # Nothing is written any more: whoever proves this death finds the notes and hands the jobs back.
+                self._abandon(128 + number)
             self.stop()
 
         def hushed(number: int, frame: FrameType | None) -> None:

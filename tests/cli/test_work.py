@@ -186,7 +186,7 @@ def test_the_apps_worker_groups_say_what_is_served(sapwood, folder):
         pass
     worker.send_signal(signal.SIGTERM)
     worker.communicate(timeout=60)
-    assert "default, email · 3 at once" in seen[1]
+    assert seen[1] == "  workers  default ×1, email ×1 · 5 at once\n"
     assert 'adapter "audit" is not served here: sapwood work --adapter audit' in seen[4]
 
 
@@ -236,3 +236,117 @@ def test_workoff_in_several_processes_passes_signals_on(sapwood, project):
     workers.send_signal(signal.SIGTERM)
     out, _ = workers.communicate(timeout=60)
     assert (workers.returncode, out) == (0, "✓ 1 done\n")
+
+
+# --- several workers --------------------------------------------------------------------------------------------------
+
+
+def lines_until(stream, *words):
+    """Read lines until each of these words was seen; return what was read."""
+    seen = ""
+    while not all(word in seen for word in words):
+        line = stream.readline()
+        assert line, f"it ended: {seen}"
+        seen += line
+    return seen
+
+
+def test_work_in_several_processes_stops_as_one_does(sapwood, project):
+    workers = start(project, "work", "-n", "default:1,email:1")
+    lines_until(workers.stderr, "[default.1] worker", "[email.1] worker")
+    sapwood("enqueue", "WelcomeEmail", "user_id=1", "--queue", "default")
+    assert workers.stdout.readline() == "welcome 1 en\n"
+    workers.send_signal(signal.SIGINT)
+    _, err = workers.communicate(timeout=60)
+    assert workers.returncode == 0
+    assert "[default.1] worker" in err
+    assert "stopped" in err
+
+
+def test_a_specification_that_cannot_be_read_points_at_its_column(sapwood, project):
+    for command in ("work", "start"):
+        result = sapwood(command, "-n", "default:2,email:x")
+        assert result.code == 2
+        assert '"x" is not a number (column 17)' in result.err
+        assert "                ^" in result.err
+        assert "Traceback" not in result.err
+
+
+def test_a_specification_names_declared_queues_only(sapwood, project):
+    app = project / "jobs" / "__init__.py"
+    app.write_text(app.read_text().replace("imports=", 'queues=["default", "email"], imports='))
+    for command in ("work", "start"):
+        result = sapwood(command, "-n", "emial:2")
+        assert result.code == 2
+        assert 'did you mean "email"?' in result.err
+
+
+def test_jobs_in_memory_have_no_workers_in_other_processes(sapwood, folder):
+    (folder / "jobs.py").write_text(
+        "from sapwood import Job, MemoryAdapter, Sapwood\n"
+        "app = Sapwood(MemoryAdapter())\n"
+        "class A(Job):\n    def perform(self) -> None: ...\n"
+    )
+    for command in ("work", "start"):
+        assert sapwood(command, "-n", "1").code == 6
+
+
+def test_reload_runs_the_code_as_it_is_now_and_keeps_the_old_where_that_is_broken(sapwood, project):
+    job = project / "jobs" / "spoken.py"
+    code = (
+        "import sapwood\nclass Spoken(sapwood.Job):\n    def perform(self) -> None:\n        print('{}', flush=True)\n"
+    )
+    job.write_text(code.format("before"))
+    workers = start(project, "work", "--reload")
+    lines_until(workers.stderr, "[all.1] worker")
+    sapwood("enqueue", "Spoken")
+    assert workers.stdout.readline() == "before\n"
+    job.write_text(code.format("after"))
+    lines_until(workers.stderr, "spoken.py changed", "started", "stopped")
+    sapwood("enqueue", "Spoken")
+    assert workers.stdout.readline() == "after\n"
+    job.write_text("this is no Python\n")
+    lines_until(workers.stderr, "not restarted: ")
+    job.write_text(code.format("mended"))
+    lines_until(workers.stderr, "spoken.py changed", "stopped")
+    sapwood("enqueue", "Spoken")
+    assert workers.stdout.readline() == "mended\n"
+    workers.send_signal(signal.SIGTERM)
+    workers.communicate(timeout=60)
+    assert workers.returncode == 0
+
+
+OWN_ADAPTER = """
+from sapwood import Job, SQLAlchemyAdapter, Sapwood
+
+class Own(SQLAlchemyAdapter):
+    def address(self):
+        return None
+
+app = Sapwood(Own("sqlite:///jobs.db"))
+
+class Say(Job):
+    def perform(self, word: str) -> None:
+        print(word, flush=True)
+"""
+
+
+def test_workers_of_a_store_that_only_the_app_can_open_look_after_themselves(sapwood, folder):
+    (folder / "jobs.py").write_text(OWN_ADAPTER)
+    workers = start(folder, "work", "-n", "2")
+    lines_until(workers.stderr, "[all.1] worker", "[all.2] worker")
+    sapwood("enqueue", "Say", "word=hello")
+    assert workers.stdout.readline() == "hello\n"
+    workers.send_signal(signal.SIGTERM)
+    workers.communicate(timeout=60)
+    assert workers.returncode == 0
+
+
+def test_status_and_stop_say_where_nothing_runs(sapwood, project):
+    result = sapwood("status")
+    assert (result.code, result.out) == (1, "no workers are running in the background: sapwood start\n")
+    assert json.loads(sapwood("status", "--json").out) == {"supervisor": None, "stores": {}, "workers": []}
+    result = sapwood("stop")
+    assert result.code == 1
+    assert "no supervisor runs" in result.err
+    assert sapwood("restart").code == 1

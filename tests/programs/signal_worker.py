@@ -4,6 +4,7 @@ import sys
 import threading
 
 from sapwood import Job, Sapwood, Worker
+from sapwood.worker import Limits
 
 
 class Gate(Job, name="signal.gate"):
@@ -20,4 +21,5 @@ class Gate(Job, name="signal.gate"):
 
 
 if __name__ == "__main__":
-    Worker(Sapwood(sys.argv[1]), concurrency=1).run()
+    limits = Limits(shutdown_timeout=float(sys.argv[2]) if len(sys.argv) > 2 else 25)
+    Worker(Sapwood(sys.argv[1]), concurrency=1, limits=limits).run()
