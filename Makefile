@@ -14,6 +14,12 @@ demo: $(VENV)/demo ## run the main job on real photographs, in SQLite
 test: $(VENV)/check ## run the tests
 	$(RUN)/python -m pytest $(ARGS)
 
+storm: $(VENV)/check ## kill, freeze, stop and simulate: the quick forms, in under 20 minutes
+	$(RUN)/python -m pytest tests/storm $(ARGS)
+
+soak: $(VENV)/check ## the full forms, for hours
+	SAPWOOD_STORM=full $(RUN)/python -m pytest tests/storm $(ARGS)
+
 check: lint types imports test ## run everything that must pass
 
 lint: $(VENV)/check ## check style and format
@@ -54,4 +60,4 @@ $(VENV)/check: $(VENV)/demo
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable . --group test --group check
 	touch $@
 
-.PHONY: help demo test check lint types imports bench format build clean
+.PHONY: help demo test storm soak check lint types imports bench format build clean

@@ -112,9 +112,6 @@ class Supervised(Keeper):
                 messages = self._link.receive()
             except TimeoutError:
                 messages = []
-            if messages is None or not self.is_trusted():
-                # The supervisor is gone, frozen or cut off: others are about to take the jobs.
-                self._end()
             for message in messages or ():
                 match message:
                     case link.Beaten(began):
@@ -128,6 +125,10 @@ class Supervised(Keeper):
                         quiet()
                     case _:
                         pass
+            # Only now: good beats may have waited here while this process was slow, or frozen.
+            if messages is None or not self.is_trusted():
+                # The supervisor is gone, frozen or cut off: others are about to take the jobs.
+                self._end()
 
     def _end(self) -> None:
         """End at once. What runs is not to blame."""
