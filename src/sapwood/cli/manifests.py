@@ -107,10 +107,11 @@ WantedBy=multi-user.target
 def systemd(service: Service) -> str:
     """Return a unit of systemd."""
     root = str(service.root)
-    command = [_specified(_quoted(service.python))]
-    # From the second word on, systemd would put in variables of the environment.
-    words = ["-m", "sapwood", *service.words()]
-    command += [_specified(_quoted(word)).replace("$", "$$") for word in words]
+    # A program whose path has such signs systemd does not start; env does.
+    before = ["/usr/bin/env"] if re.search(r"""["'\\]""", service.python) else []
+    program, *words = [*before, service.python, "-m", "sapwood", *service.words()]
+    # From the second word on, it puts in variables of the environment.
+    command = [_specified(_quoted(program)), *(_specified(_quoted(word)).replace("$", "$$") for word in words)]
     needs_leave = any(service.root.is_relative_to(folder) for folder in _FORBIDDEN)
     return _SYSTEMD.format(
         name=service.name,

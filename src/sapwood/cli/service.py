@@ -18,6 +18,7 @@ from sapwood.cli.manifests import Service
 from sapwood.cli.output import clean, say, tell
 from sapwood.cli.planning import plan_workers, refuse_memory
 from sapwood.cli.problems import Misused, Refused
+from sapwood.cli.running import setting
 from sapwood.cli.values import length
 
 if TYPE_CHECKING:
@@ -222,9 +223,13 @@ def _checked_root(root: Path) -> Path:
 
 
 def _checked_spec(call: Invocation, spec: str | None, concurrency: int | None) -> str | None:
-    """Return the workers to name; one at least, where the app does not say: then a supervisor looks after it."""
-    refuse_memory(call, plan_workers(call, spec=spec, concurrency=concurrency))
-    return spec if spec is not None or call.project.app.workers else "1"
+    """Return the workers to name. A single one is named too, since only then a supervisor looks after it."""
+    workers = plan_workers(call, spec=spec, concurrency=concurrency)
+    refuse_memory(call, workers)
+    if spec is not None or len(workers) > 1 or workers[0].adapter != call.project.default_adapter:
+        return spec
+    (one,) = workers
+    return "1" if one.queues is None or setting(call, "queues") is not None else f"{one.group}:1"
 
 
 def _refuse_clash(service: Service, changes: Sequence[Change]) -> None:
