@@ -33,13 +33,13 @@ class _Target(Struct, frozen=True):
 @click.group(
     "generate",
     cls=Group,
-    short_help="Write a new job, or what has a service manager run workers.",
+    short_help="Write a new job, or a service for workers.",
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
 @click.pass_context
 def generate_command(ctx: click.Context) -> None:
-    """Write code to begin with."""
+    """Write code to begin with, or a service for workers."""
     if ctx.invoked_subcommand is None:
         say(ctx.get_help())
 
