@@ -109,9 +109,9 @@ def systemd(service: Service) -> str:
     root = str(service.root)
     # A program whose path has such signs systemd does not start; env does.
     before = ["/usr/bin/env"] if re.search(r"""["'\\]""", service.python) else []
-    program, *words = [*before, service.python, "-m", "sapwood", *service.words()]
+    words = [_specified(_quoted(word)) for word in (*before, service.python, "-m", "sapwood", *service.words())]
     # From the second word on, it puts in variables of the environment.
-    command = [_specified(_quoted(program)), *(_specified(_quoted(word)).replace("$", "$$") for word in words)]
+    command = [words[0], *(word.replace("$", "$$") for word in words[1:])]
     needs_leave = any(service.root.is_relative_to(folder) for folder in _FORBIDDEN)
     return _SYSTEMD.format(
         name=service.name,
