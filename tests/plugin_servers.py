@@ -1,9 +1,11 @@
-"""Fixtures of databases on real servers; a server that cannot be had skips its tests, and the run says so."""
+"""Fixtures of databases on real servers, and of programs; what cannot be had skips its tests, and the run says so."""
 
 import itertools
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -14,6 +16,7 @@ KINDS = {
     "mysql": ("MariaDB", servers.mysql),
     "pgbouncer": ("pgbouncer", servers.pgbouncer),
 }
+PROGRAMS = {"systemd": "systemd-analyze"}
 
 _asked: dict[str, str] = {}
 """What came of each kind of server that a test has asked for."""
@@ -25,11 +28,21 @@ def server(kind: str) -> servers.Server:
     try:
         had = start()
     except servers.Unavailable as unavailable:
-        reason = str(unavailable)
-    else:
-        _asked[kind] = f"{had.name}: used"
-        return had
+        _do_without(kind, name, str(unavailable))
+    _asked[kind] = f"{had.name}: used"
+    return had
 
+
+def program(kind: str) -> str:
+    """Return where a program is; without it skip the test, or fail it where the environment demands the program."""
+    found = shutil.which(PROGRAMS[kind])
+    if found is None:
+        _do_without(kind, PROGRAMS[kind], "it is not installed")
+    _asked[kind] = f"{PROGRAMS[kind]}: used"
+    return found
+
+
+def _do_without(kind: str, name: str, reason: str) -> NoReturn:
     demanded = kind in _demanded()
     first_line = reason.partition("\n")[0]
     _asked[kind] = f"{name}: {'missing' if demanded else 'skipped'} – {first_line}"
@@ -75,16 +88,22 @@ def pgbouncer_url(database_url: Callable[[str], str]) -> str:
     return database_url("pgbouncer")
 
 
+@pytest.fixture
+def systemd_analyze() -> str:
+    """The program that checks units of systemd."""
+    return program("systemd")
+
+
 def pytest_configure() -> None:
-    if unknown := _demanded() - {"sqlite", *KINDS}:
-        known = ", ".join(["sqlite", *KINDS])
+    if unknown := _demanded() - {"sqlite", *KINDS, *PROGRAMS}:
+        known = ", ".join(["sqlite", *KINDS, *PROGRAMS])
         raise pytest.UsageError(f"SAPWOOD_TEST_REQUIRE knows {known}; not {', '.join(sorted(unknown))}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _asked:
-        terminalreporter.section("database servers")
-        for kind in KINDS:
+        terminalreporter.section("servers and programs")
+        for kind in (*KINDS, *PROGRAMS):
             if kind in _asked:
                 terminalreporter.line(_asked[kind])
 

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
 from typing import Any
 
 from sapwood.errors import ConfigurationError
@@ -17,12 +18,16 @@ from sapwood.supervisor import Supervisor
 ALIVE_SECONDS = 10.0
 """A supervisor whose main loop has not turned for so long is not alive."""
 
+_PATIENCE = 5
+"""Seconds that a caller may take to ask."""
+
 
 class ServiceManager:
     """Speaks the protocol of systemd's ``sd_notify``, where the environment names a socket for it."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
-        self._address = environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
+        address = environ.get("NOTIFY_SOCKET", "")
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._pulse = _pulse(environ)
         self._next_pulse = 0.0
         self._said: set[str] = set()
@@ -60,6 +65,17 @@ def _pulse(environ: Mapping[str, str]) -> float:
     return int(span) / 2_000_000
 
 
+class _Server(ThreadingTCPServer):
+    """Serves HTTP like the one of the standard library, which first asks for the name of its address: that can hang."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+
 class Probe:
     """Answers ``GET /live`` and ``GET /ready`` with 200 or 503 and a line of JSON, and nothing else.
 
@@ -82,6 +98,7 @@ class Probe:
         class Handler(BaseHTTPRequestHandler):
             server_version = "sapwood"
             sys_version = ""
+            timeout = _PATIENCE
 
             def do_GET(self) -> None:
                 answer = answers.get(self.path.partition("?")[0])
@@ -103,12 +120,11 @@ class Probe:
                 """Say nothing: a probe comes every few seconds."""
 
         try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
+            self._server = _Server((host, port), Handler)
         except OSError as error:
             raise ConfigurationError(
                 f"cannot answer probes on {host}:{port}", why=error.strerror or str(error), mend="choose another port"
             ) from error
-        self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="sapwood-probe", daemon=True).start()
 

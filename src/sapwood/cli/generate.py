@@ -1,4 +1,4 @@
-"""``sapwood generate job``: a job that runs and a test that passes."""
+"""``sapwood generate job``: a job that runs and a test that passes. ``generate service`` has a module of its own."""
 
 import shlex
 import tomllib
@@ -14,6 +14,7 @@ from sapwood.cli.files import Change, apply
 from sapwood.cli.naming import Argument, JobName, arguments, job_name
 from sapwood.cli.output import say, tell
 from sapwood.cli.problems import Misused, Refused
+from sapwood.cli.service import service_command
 from sapwood.cli.templates import CONFTEST, Options, job_source, test_source
 
 if TYPE_CHECKING:
@@ -32,15 +33,18 @@ class _Target(Struct, frozen=True):
 @click.group(
     "generate",
     cls=Group,
-    short_help="Write a new job and its test.",
+    short_help="Write a new job, or a service for workers.",
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
 @click.pass_context
 def generate_command(ctx: click.Context) -> None:
-    """Write code to begin with."""
+    """Write code to begin with, or a service for workers."""
     if ctx.invoked_subcommand is None:
         say(ctx.get_help())
+
+
+generate_command.add_command(service_command)
 
 
 @generate_command.command(

@@ -24,7 +24,7 @@ class _Entry(NamedTuple):
 _SECTIONS: dict[str, dict[str, _Entry]] = {
     "Start here": {
         "setup": _Entry("setup", "Prepare this project for background jobs."),
-        "generate": _Entry("generate", "Write a new job and its test."),
+        "generate": _Entry("generate", "Write a new job, or a service for workers."),
     },
     "Workers": {
         "work": _Entry("work", "Run jobs in this terminal until you stop it."),

@@ -130,9 +130,9 @@ class _Process:
         probe = Probe(*self._plan.probe) if self._plan.probe is not None else None
 
         def changed(supervisor: Supervisor) -> None:
-            manager.told(supervisor)
             if probe is not None:
                 probe.told(supervisor)
+            manager.told(supervisor)
             self._tell_once(supervisor)
 
         try:

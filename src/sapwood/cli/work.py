@@ -1,5 +1,6 @@
 """``sapwood work``: workers in this terminal."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,8 +81,10 @@ def work_command(
     call = invocation()
     workers = plan_workers(call, spec=spec, queues=queues, concurrency=concurrency, adapter=adapter, poll=poll)
     limited = any(worker.max_jobs or worker.max_memory for worker in workers)
+    # Only a supervisor tells systemd that it is ready, and that it lives.
+    awaited = bool(os.environ.get("NOTIFY_SOCKET"))
     _banner(call, workers)
-    if spec is None and len(workers) == 1 and not (reload or probe_port or limited):
+    if spec is None and len(workers) == 1 and not (reload or probe_port or limited or awaited):
         (one,) = workers
         plan = Plan(one.adapter, one.queues, one.concurrency, one.poll_interval, shutdown_timeout)
         tally = run(call, plan, until_empty=False)
