@@ -168,19 +168,17 @@ def test_quit_writes_all_stacks_to_the_log_and_ends_nothing(project):
 # --- recycling ------------------------------------------------------------------------------------------------------
 
 
-def test_a_worker_makes_room_after_so_many_jobs(tmp_path, database_url):
-    project = Project(tmp_path, database_url("sqlite"), workers="[WorkerGroup(max_jobs=5, concurrency=1, count=1)]")
+def test_a_worker_makes_room_after_so_many_jobs(project):
+    project.write(workers="[WorkerGroup(max_jobs=5, concurrency=1, count=1)]")
     project.start()
     project.enqueue("effect", *range(20))
     wait_until(lambda: project.counted() == 20)
     assert len({pid for _, _, pid in project.effects()}) >= 3
     assert "died" not in project.log()
-    project.end()
 
 
-def test_a_worker_makes_room_when_it_has_grown(tmp_path, database_url):
-    group = "[WorkerGroup(max_memory=200_000_000, concurrency=1, count=1)]"
-    project = Project(tmp_path, database_url("sqlite"), workers=group)
+def test_a_worker_makes_room_when_it_has_grown(project):
+    project.write(workers="[WorkerGroup(max_memory=200_000_000, concurrency=1, count=1)]")
     project.start()
     for number in range(3):
         project.enqueue("hoard", number, size=150_000_000)
@@ -188,7 +186,6 @@ def test_a_worker_makes_room_when_it_has_grown(tmp_path, database_url):
         # The look at the memory comes with a claim, at most once a second.
         wait_until(lambda number=number: _lookup(project, number), seconds=15)
     assert len({pid for number, _, pid in project.effects() if number < 3}) == 3
-    project.end()
 
 
 def _lookup(project, number):

@@ -10,6 +10,13 @@ from pathlib import Path
 
 import psutil
 
+_MANAGED = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+
+
+def environment() -> dict[str, str]:
+    """Return what a child inherits: not what a service manager said to this process alone."""
+    return {name: value for name, value in os.environ.items() if name not in _MANAGED}
+
 
 def resident_memory(pid: int | None = None) -> int:
     """Return the bytes of memory that a process has in use, 0 where there is no such process."""

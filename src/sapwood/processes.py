@@ -11,6 +11,7 @@ from typing import IO
 
 from sapwood import link
 from sapwood.adapters.base import BaseAdapter
+from sapwood.host import environment
 from sapwood.lifecycle import Trace
 from sapwood.link import Link
 from sapwood.page import Claim, pardon, read_page
@@ -42,6 +43,7 @@ class WorkerProcess:
             self.process = subprocess.Popen(  # noqa: S603 - our own command
                 [*plan.command, str(theirs.fileno())],
                 cwd=plan.directory,
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._page.fileno()),
                 # A group of its own: what a terminal sends reaches it once, from us.

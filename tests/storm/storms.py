@@ -86,7 +86,7 @@ def notes_of(process: psutil.Process) -> Mapping[Claim, Trace]:
     folder = Path(f"/proc/{process.pid}/fd")
     for entry in folder.iterdir():
         with suppress(OSError):
-            target = os.readlink(entry)
+            target = str(entry.readlink())
             if "(deleted)" in target or ".workers/" in target:
                 fd = os.open(entry, os.O_RDONLY)
                 try:

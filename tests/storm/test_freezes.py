@@ -1,12 +1,13 @@
 """Processes frozen and thawed at random: no job has two owners, and no late outcome is taken."""
 
+import itertools
 import time
 
 import psutil
 import pytest
+from storms import STATES, Storm, frozen
 
 from background import wait_until
-from storms import STATES, Storm, frozen
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -86,8 +87,7 @@ def _runs(rows):
         if what == "begin":
             begun[number, token] = (pid, at)
         elif (number, token) in begun:
-            pid, since = begun[number, token]
-            runs.setdefault(number, []).append((token, pid, since, at))
+            runs.setdefault(number, []).append((token, *begun[number, token], at))
     return runs
 
 
@@ -99,7 +99,7 @@ def _overlaps(runs, thawed):
             thaws = [at for at in thawed.get(pid, ()) if begin < at <= end]
             alive.append((max(thaws, default=begin), end, token))
         alive.sort()
-        for (_, end, first), (begin, _, second) in zip(alive, alive[1:], strict=False):
+        for (_, end, first), (begin, _, second) in itertools.pairwise(alive):
             if first != second and begin < end:
                 yield end - begin
 
@@ -143,9 +143,7 @@ def test_no_late_outcome_is_taken(tmp_path, url, size, chance):
 
 
 def test_a_build_without_the_workers_own_fence_is_found(tmp_path, database_url, size, chance):
-    from storms import Storm as _Storm
-
-    storm = _Storm(tmp_path, database_url("sqlite"), scale=size.scale, chance=chance, more=NO_SELF_FENCE)
+    storm = Storm(tmp_path, database_url("sqlite"), scale=size.scale, chance=chance, more=NO_SELF_FENCE)
     project = storm.project
     try:
         workers = project.workers("one")

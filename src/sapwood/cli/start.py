@@ -21,6 +21,7 @@ from sapwood.cli.supervise import arguments
 from sapwood.cli.values import length
 from sapwood.cli.work import supervised_options
 from sapwood.daemon import AlreadyRunning, NotRunning, StateFolder
+from sapwood.host import environment
 from sapwood.plan import Plan
 
 _LINES_SHOWN = 10
@@ -103,6 +104,7 @@ def _started(plan: Plan, folder: StateFolder, log: Path, patience: float) -> Map
     process = subprocess.Popen(  # noqa: S603 - our own command
         words,
         cwd=plan.directory,
+        env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=written,
         stderr=written,

@@ -124,9 +124,6 @@ class _Process:
     def _watched(self) -> Iterator[Callable[[Supervisor], None]]:
         """Give what is called after each turn: it tells whoever watches how it stands."""
         manager = ServiceManager()
-        # What that says is for this process alone.
-        for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
-            os.environ.pop(name, None)
         probe = Probe(*self._plan.probe) if self._plan.probe is not None else None
 
         def changed(supervisor: Supervisor) -> None:
