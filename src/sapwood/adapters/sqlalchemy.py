@@ -157,6 +157,11 @@ class SQLAlchemyAdapter(BaseAdapter):
         with self._opening, self._named_errors(), self._dialect.reading(self._connected()) as connection:
             return [step.name for step in migrations.pending(connection, self._tables)]
 
+    def migration_status(self) -> migrations.Status:
+        """Return where the tables stand; those of a later release are told of too."""
+        with self._opening, self._named_errors(), self._dialect.reading(self._connected()) as connection:
+            return migrations.status(connection, self._tables)
+
     def migration_sql(self) -> str:
         """Return the statements that a fresh database needs, for other migration tools."""
         return migrations.sql(self._connected().dialect, self._tables)
@@ -788,7 +793,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         self._installation.opened(own)
 
     def _refuse_outdated(self) -> None:
-        """Let no worker of this release begin on tables that it cannot write; the application may enqueue all the same."""
+        """Let no worker of this release begin on tables that it cannot write; the application may enqueue."""
         pending = () if self._dialect.migrates_itself else self.pending_migrations()
         if pending:
             raise SchemaOutdated(
