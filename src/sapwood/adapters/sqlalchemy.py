@@ -109,9 +109,9 @@ class SQLAlchemyAdapter(BaseAdapter):
         schema: str | None = None,
         durability: Durability = "full",
     ) -> None:
-        self._tables = Tables(prefix, schema)
-        self._prefix, self._durability = prefix, durability
         self._dialect = _dialect(_url(database), durability)
+        self._tables = Tables(prefix, schema, partial=self._dialect.partial_indexes)
+        self._prefix, self._durability = prefix, durability
         self._opening = threading.Lock()
         self._engine: Engine | None = None
         self._migrated = False
@@ -140,7 +140,7 @@ class SQLAlchemyAdapter(BaseAdapter):
 
     @property
     def tables(self) -> Tables:
-        """The tables, for an application that wants them in its own metadata."""
+        """The tables: their names, and what an application tells its own migration tool of them."""
         return self._tables
 
     def migrate(self) -> Sequence[str]:
