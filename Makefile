@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
+OLDER := .venv-sqlalchemy-2.0
+STORES := conformance state_machine joining migrations alembic sqlite postgresql servers
 
 .DEFAULT_GOAL := help
 
 help: ## show the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9.-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: $(VENV)/demo ## run the main job on real photographs, in SQLite
 	$(RUN)/python examples/thumbnails/demo.py
@@ -19,6 +21,10 @@ storm: $(VENV)/check ## kill, freeze, stop and simulate: the quick forms, in und
 
 soak: $(VENV)/check ## the full forms, for hours
 	SAPWOOD_STORM=full $(RUN)/python -m pytest tests/storm $(ARGS)
+
+test-sqlalchemy-2.0: $(OLDER)/test ## run the tests of all that speaks to databases, by SQLAlchemy 2.0
+	# The mutants test the tests, which another release does not change.
+	$(OLDER)/bin/python -m pytest -k 'not mutant' $(STORES:%=tests/test_%.py) $(ARGS)
 
 check: lint types imports test ## run everything that must pass
 
@@ -43,7 +49,7 @@ build: $(VENV)/check ## build the wheel and the source archive
 	$(RUN)/python -m build
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) build dist .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(OLDER) build dist .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sapwood needs Python 3.11 or newer")'
@@ -60,4 +66,10 @@ $(VENV)/check: $(VENV)/demo
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable . --group test --group check
 	touch $@
 
-.PHONY: help demo test storm soak check lint types imports bench format build clean
+$(OLDER)/test: pyproject.toml
+	$(PYTHON) -m venv $(OLDER)
+	$(OLDER)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(OLDER)/bin/python -m pip install --quiet --disable-pip-version-check --editable . --group test 'sqlalchemy~=2.0.36'
+	touch $@
+
+.PHONY: help demo test test-sqlalchemy-2.0 storm soak check lint types imports bench format build clean

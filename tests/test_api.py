@@ -2,8 +2,10 @@
 
 import asyncio
 import functools
+import logging
 import math
 import threading
+import types
 from abc import abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from sapwood import (
     aenqueue_all,
     enqueue_all,
     job,
+    registry,
 )
 from sapwood.errors import (
     ArgumentsMismatch,
@@ -153,6 +156,63 @@ def test_class_keywords_and_class_attributes_say_the_same(app, job_class):
     assert (draft.queue, draft.priority, draft.max_attempts, job_class.keep) == ("sums", 20, 5, True)
 
 
+SECOND = Sapwood(MemoryAdapter())
+OWN_LOGGER = logging.getLogger("api.own")
+DECLARED = {
+    "queue": "sums",
+    "priority": 20,
+    "max_attempts": 5,
+    "adapter": "default",
+    "keep": True,
+    "app": SECOND,
+    "name": "api.declared",
+    "aliases": ["api.once", "api.twice"],
+    "logger": OWN_LOGGER,
+}
+
+
+@pytest.mark.parametrize("as_attributes", [True, False], ids=["attributes", "keywords"])
+def test_every_option_of_a_class_may_be_a_keyword_or_an_attribute(app, as_attributes):
+    attributes, keywords = (DECLARED, {}) if as_attributes else ({}, DECLARED)
+
+    def perform(self):
+        return self.logger
+
+    declared = types.new_class("Declared", (Job,), keywords, lambda filled: filled.update(attributes, perform=perform))
+    pending = declared.build()
+    draft = pending.draft
+    assert (draft.job, draft.queue, draft.priority, draft.max_attempts) == ("api.declared", "sums", 20, 5)
+    assert pending.app is SECOND
+    assert (declared.adapter, declared.keep) == ("default", True)
+    assert [registry.find(name) for name in ("api.declared", "api.once", "api.twice")] == [declared] * 3
+    told = declared.perform_now()
+    assert (told.logger, told.extra["queue"]) == (OWN_LOGGER, "sums"), "the run's own, on top of what is declared"
+    assert (declared.logger, SECOND.logger_for("api.declared")) == (OWN_LOGGER, OWN_LOGGER)
+
+
+@pytest.mark.parametrize("as_attributes", [True, False], ids=["attributes", "keywords"])
+def test_a_subclass_inherits_every_option_but_the_names(app, as_attributes):
+    attributes, keywords = (DECLARED, {}) if as_attributes else ({}, DECLARED)
+    parent = types.new_class("Parent", (Job,), keywords, lambda filled: filled.update(attributes))
+    child = type("Child", (parent,), {"perform": lambda self: None, "__module__": "api", "__qualname__": "Child"})
+    pending = child.build()
+    assert (pending.draft.job, pending.draft.queue, pending.app) == ("api:Child", "sums", SECOND)
+    assert child.logger is OWN_LOGGER
+    assert registry.find("api.once") is not child
+
+
+def test_a_class_may_make_its_logger_by_a_property(app):
+    class Careful(Job):
+        @property
+        def logger(self):
+            return OWN_LOGGER
+
+        def perform(self):
+            return self.logger
+
+    assert Careful.perform_now() is OWN_LOGGER
+
+
 def test_options_are_inherited_and_may_be_changed(app):
     class Child(Add, name="api.child", priority=30):
         pass
@@ -184,6 +244,11 @@ def test_a_typo_in_a_class_keyword_is_a_type_error():
         ("max_attempts", "5", ConfigurationError),
         ("adapter", 5, ConfigurationError),
         ("keep", "yes", ConfigurationError),
+        ("app", "sqlite:///jobs.db", ConfigurationError),
+        ("name", 5, ConfigurationError),
+        ("aliases", 7, ConfigurationError),
+        ("aliases", "shop.old", ConfigurationError),
+        ("aliases", [7], ConfigurationError),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused_where_the_class_is_written(option, value, error, as_attribute):

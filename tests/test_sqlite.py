@@ -402,8 +402,7 @@ def child(database: str, code: str) -> subprocess.Popen:
     """Start a process that registers a worker ``w``, runs ``code``, says "ready" and waits."""
     program = f"""
         import sys
-        from sapwood.adapters.migrations import STEPS
-from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
+        from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
         from sapwood.record import WorkerRecord
         adapter = SQLAlchemyAdapter({database!r})
         adapter.register(WorkerRecord(id="w", host="h", pid=1, queues=None, concurrency=1, release="0"))
@@ -444,8 +443,7 @@ def test_asking_about_a_worker_of_the_same_process_keeps_its_lock(adapter, datab
         other.stdout.readline()
         asked = f"""
             import sys
-            from sapwood.adapters.migrations import STEPS
-from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
+            from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
             adapter = SQLAlchemyAdapter({database!r})
             print(adapter.is_dead(adapter.workers()[0]))
         """
@@ -491,8 +489,7 @@ def test_writers_take_turns(database, tmp_path):
     writers = 4
     program = f"""
         import sys, time
-        from sapwood.adapters.migrations import STEPS
-from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
+        from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
         adapter = SQLAlchemyAdapter({database!r}, durability="normal")
         adapter.migrate()
         print("ready", flush=True)
@@ -531,7 +528,6 @@ def test_a_commit_of_another_process_wakes_a_listener(adapter, database):
     woken.clear()
     program = """
 import sys
-from sapwood.adapters.migrations import STEPS
 from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
 from sapwood.record import JobDraft
 SQLAlchemyAdapter(sys.argv[1]).enqueue([JobDraft(job="m:J", args="{}")])

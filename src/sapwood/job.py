@@ -6,7 +6,8 @@ import functools
 import inspect
 import logging
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
@@ -45,7 +46,7 @@ class PendingJob(Generic[R_co]):
     """A job with its arguments, not yet stored: what :func:`enqueue_all` takes."""
 
     def __init__(self, job_class: "type[Job]", options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.app = job_class.app()
+        self.app = job_class.serving_app()
         self.job_class = job_class
         self.connection = options.connection
         if not job_class.can_perform():
@@ -99,10 +100,23 @@ class Configured(Generic[P, R]):
         return PendingJob(self._job_class, self._options, args, kwargs)
 
 
+class _LoggerOfRun:
+    """What ``self.logger`` is: the logger that is declared, with the job's id, class, queue and try as extras."""
+
+    def __get__(self, job: "Job | None", job_class: "type[Job]") -> Any:
+        app = (job.app_of_run if job is not None else None) or job_class.app_or_none()
+        logger = job_class.logger_of_class or (app.logger if app else _log)
+        if job is None or not isinstance(logger, logging.Logger):
+            return logger
+        context = job.context
+        told = {"job_id": context.job_id, "job": context.job, "queue": context.queue, "attempt": context.attempt}
+        return logging.LoggerAdapter(logger, told)
+
+
 class Job:
     """A background job: subclass it, write ``perform``, call ``perform_later``.
 
-    Class keywords, or class attributes of the same name for the first five:
+    Class keywords, or class attributes of the same name:
 
     Args:
         queue: the queue it waits in.
@@ -124,11 +138,16 @@ class Job:
     max_attempts: ClassVar[int] = 24
     adapter: ClassVar[str] = "default"
     keep: ClassVar[bool] = False
+    app: ClassVar[Sapwood | None] = None
+    name: ClassVar[str | None] = None
+    aliases: ClassVar[Sequence[str]] = ()
+
+    logger: Any = _LoggerOfRun()
+    """The logger for this run. One of the standard library gets the job's id, class, queue and try as extras."""
 
     context: JobContext = JobContext()
     """The run that this instance is made for; that of no stored job where a test makes the instance itself."""
 
-    _app: ClassVar[Sapwood | None] = None
     logger_of_class: ClassVar[Any] = None
     _codec: ClassVar[Codec | None] = None
     runs_async: ClassVar[bool]
@@ -154,21 +173,21 @@ class Job:
             "max_attempts": max_attempts,
             "adapter": adapter,
             "keep": keep,
-            "_app": app,
-            "_name": name,
-            "_aliases": aliases,
-            "logger_of_class": logger,
+            "app": app,
+            "name": name,
+            "aliases": aliases,
+            "logger": logger,
         }
         for attribute, value in declared.items():
             if value is not None:
                 setattr(cls, attribute, value)
+        _take_logger(cls)
         _check_class(cls)
         if cls.can_perform():
-            try:
-                names = [cls.stored_name(), *cls.__dict__.get("_aliases", ())]
-            except UnnamedJob:
-                # Said when it is enqueued: a class inside a function may well be run inline only.
-                names = list(cls.__dict__.get("_aliases", ()))
+            names = list(cls.__dict__.get("aliases", ()))
+            # Said when it is enqueued: a class inside a function may well be run inline only.
+            with suppress(UnnamedJob):
+                names.insert(0, cls.stored_name())
             registry.register(cls, names)
 
     # --- having it done -----------------------------------------------------------------------------------------------
@@ -244,38 +263,25 @@ class Job:
         """Return the seconds to wait after try number ``attempt`` has failed. Override it for another curve."""
         return backoff.polynomial(attempt)
 
-    # --- while it runs ------------------------------------------------------------------------------------------------
-
-    @property
-    def logger(self) -> Any:
-        """The logger for this run. One of the standard library gets the job's id, class, queue and try as extras."""
-        app = self.app_of_run or type(self).app_or_none()
-        logger = self.logger_of_class or (app.logger if app else _log)
-        if not isinstance(logger, logging.Logger):
-            return logger
-        context = self.context
-        told = {"job_id": context.job_id, "job": context.job, "queue": context.queue, "attempt": context.attempt}
-        return logging.LoggerAdapter(logger, told)
-
     # --- for executors and tools --------------------------------------------------------------------------------------
 
     @classmethod
-    def app(cls) -> Sapwood:
-        """Return the app that the class belongs to."""
-        return cls._app if cls._app is not None else current_app()
+    def serving_app(cls) -> Sapwood:
+        """Return the app that the class belongs to: the one that it names, or the one made last."""
+        return cls.app if cls.app is not None else current_app()
 
     @classmethod
     def app_or_none(cls) -> Sapwood | None:
         """Return the app that the class belongs to, None where there is none: a job may run inline without."""
         try:
-            return cls.app()
+            return cls.serving_app()
         except NoApp:
             return None
 
     @classmethod
     def stored_name(cls) -> str:
         """Return the name under which its jobs are stored."""
-        name: str | None = cls.__dict__.get("_name")
+        name: str | None = cls.__dict__.get("name")
         return name if name is not None else registry.stored_name(cls)
 
     @classmethod
@@ -511,6 +517,25 @@ def _is_async(connection: object) -> bool:
     return hasattr(connection, "run_sync")
 
 
+_KINDS: Mapping[str, tuple[type[Any], ...]] = {
+    "adapter": (str,),
+    "keep": (bool,),
+    "app": (Sapwood, types.NoneType),
+    "name": (str, types.NoneType),
+    "aliases": (Sequence,),
+}
+"""What the options of a class may be that are checked for nothing else."""
+
+
+def _take_logger(job_class: type[Job]) -> None:
+    """Keep the logger that a class declares apart: the attribute of that name stays what makes a run's own of it."""
+    declared = job_class.__dict__.get("logger", _LoggerOfRun())
+    # A property of that name is the class's own way to make one.
+    if not hasattr(type(declared), "__get__"):
+        del job_class.logger
+        job_class.logger_of_class = declared
+
+
 def _check_class(job_class: type[Job]) -> None:
     written = inspect.unwrap(getattr(job_class, "perform", _check_class))
     if inspect.isgeneratorfunction(written) or inspect.isasyncgenfunction(written):
@@ -525,9 +550,13 @@ def _check_class(job_class: type[Job]) -> None:
         raise ConfigurationError(
             f"max_attempts of {job_class.__qualname__} is {job_class.max_attempts!r}", mend="an integer, 1 or more"
         )
-    for attribute, kind in (("adapter", str), ("keep", bool)):
+    for attribute, kinds in _KINDS.items():
         value = getattr(job_class, attribute)
-        if not isinstance(value, kind):
+        if not isinstance(value, kinds):
             raise ConfigurationError(
-                f"{attribute} of {job_class.__qualname__} is {value!r}", mend=f"it must be a {kind.__name__}"
+                f"{attribute} of {job_class.__qualname__} is {value!r}", mend=f"it must be a {kinds[0].__name__}"
             )
+    if isinstance(job_class.aliases, str) or not all(isinstance(alias, str) for alias in job_class.aliases):
+        raise ConfigurationError(
+            f"aliases of {job_class.__qualname__} is {job_class.aliases!r}", mend='a list of names: ["shop.old"]'
+        )

@@ -30,6 +30,18 @@ class BadAttr(Job):
     queue = 3  # E
 
 
+class BadNameAttr(Job):
+    name = 3  # E
+
+
+class BadAliasesAttr(Job):
+    aliases = 7  # E
+
+
+class BadAppAttr(Job):
+    app = "sqlite:///jobs.db"  # E
+
+
 class Options(TypedDict):
     width: int
     height: NotRequired[int]

@@ -216,6 +216,19 @@ class OfAnother(Kept, app=Sapwood("sqlite:///another.db"), max_attempts=3):
     """belongs to one app and to no other"""
 
 
+class Attributed(Job):
+    queue = "media"
+    keep = True
+    name = "attributed"
+    aliases = ["once.attributed"]  # noqa: RUF012 - a list is what people write
+    app = Sapwood("sqlite:///another.db")
+    logger = logging.getLogger("attributed")
+
+    def perform(self, n: int) -> list[int]:
+        self.logger.info("%d of %s", n, self.context.job_id)
+        return [n]
+
+
 @job(keep=True, adapter="audit", name="total", aliases=("sum",), max_attempts=2)
 def total(numbers: list[int]) -> int:
     return sum(numbers)
@@ -227,6 +240,7 @@ def connections(session: Session, connection: Connection) -> None:
     assert_type(total.set(connection=session, priority=1).perform_later([1]).result(timeout=3), int)
     assert_type(enqueue_all([OfAnother.build(1)]), list[JobHandle[Any]])
     assert_type(Kept.perform_later(1).state, JobState | None)
+    assert_type(Attributed.set(wait=1).perform_later(1).result(), list[int])
 
 
 async def async_connections(session: AsyncSession) -> None:

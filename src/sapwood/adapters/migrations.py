@@ -41,13 +41,57 @@ STEPS: Sequence[Step] = (
 SCHEMA_VERSION = len(STEPS)
 
 
+class Status(Struct, frozen=True, kw_only=True):
+    """Where the tables stand, as this release sees them."""
+
+    version: int
+    """The schema version of the tables, 0 where there are none or nobody has noted it."""
+
+    release_version: int = SCHEMA_VERSION
+    """The schema version that this release makes."""
+
+    oldest_reader: int | None
+    """The oldest schema version whose releases can still work with the tables, None where nobody has noted it."""
+
+    @property
+    def is_too_new(self) -> bool:
+        """Say whether a later release has changed the tables beyond what this one can read."""
+        return self.oldest_reader is not None and self.oldest_reader > self.release_version
+
+    @property
+    def taken(self) -> Sequence[str]:
+        """The names of the steps of this release that were taken."""
+        return [step.name for step in STEPS[: self.version]]
+
+    @property
+    def pending(self) -> Sequence[str]:
+        """The names of the steps that are still to be taken."""
+        return [step.name for step in STEPS[self.version :]]
+
+
+def status(connection: Connection, tables: Tables) -> Status:
+    """Return where the tables stand, whatever release made them."""
+    inspector: Inspector = inspect(connection)
+    if not inspector.has_table(tables.meta.name, schema=tables.meta.schema):
+        return Status(version=0, oldest_reader=None)
+    version, oldest = (_recall(connection, tables, key) for key in ("schema_version", "oldest_reader"))
+    return Status(version=int(version or 0), oldest_reader=None if oldest is None else int(oldest))
+
+
 def pending(connection: Connection, tables: Tables) -> Sequence[Step]:
     """Return the steps that are still to be taken.
 
     Raises:
         SchemaTooNew: a later release has changed the tables beyond what this one can read.
     """
-    return STEPS[_version(connection, tables) :]
+    standing = status(connection, tables)
+    if standing.is_too_new:
+        raise SchemaTooNew(
+            f"the tables need a release that knows schema {standing.oldest_reader}",
+            why=f"this one knows up to {SCHEMA_VERSION}",
+            mend="upgrade sapwood on this machine",
+        )
+    return STEPS[standing.version :]
 
 
 def migrate(connection: Connection, tables: Tables) -> Sequence[str]:
@@ -90,20 +134,6 @@ def _add_columns(connection: Connection, table: Table, *names: str) -> None:
         if name not in present:
             column = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
             connection.exec_driver_sql(f"ALTER TABLE {quoted} ADD COLUMN {column}")
-
-
-def _version(connection: Connection, tables: Tables) -> int:
-    inspector: Inspector = inspect(connection)
-    if not inspector.has_table(tables.meta.name, schema=tables.meta.schema):
-        return 0
-    oldest = _recall(connection, tables, "oldest_reader")
-    if oldest is not None and int(oldest) > SCHEMA_VERSION:
-        raise SchemaTooNew(
-            f"the tables need a release that knows schema {oldest}",
-            why=f"this one knows up to {SCHEMA_VERSION}",
-            mend="upgrade sapwood on this machine",
-        )
-    return min(int(_recall(connection, tables, "schema_version") or 0), SCHEMA_VERSION)
 
 
 def _recall(connection: Connection, tables: Tables, key: str) -> str | None:

@@ -109,9 +109,9 @@ class SQLAlchemyAdapter(BaseAdapter):
         schema: str | None = None,
         durability: Durability = "full",
     ) -> None:
-        self._tables = Tables(prefix, schema)
-        self._prefix, self._durability = prefix, durability
         self._dialect = _dialect(_url(database), durability)
+        self._tables = Tables(prefix, schema, partial=self._dialect.partial_indexes)
+        self._prefix, self._durability = prefix, durability
         self._opening = threading.Lock()
         self._engine: Engine | None = None
         self._migrated = False
@@ -140,7 +140,7 @@ class SQLAlchemyAdapter(BaseAdapter):
 
     @property
     def tables(self) -> Tables:
-        """The tables, for an application that wants them in its own metadata."""
+        """The tables: their names, and what an application tells its own migration tool of them."""
         return self._tables
 
     def migrate(self) -> Sequence[str]:
@@ -156,6 +156,11 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Return the names of the steps that :meth:`migrate` would take."""
         with self._opening, self._named_errors(), self._dialect.reading(self._connected()) as connection:
             return [step.name for step in migrations.pending(connection, self._tables)]
+
+    def migration_status(self) -> migrations.Status:
+        """Return where the tables stand; those of a later release are told of too."""
+        with self._opening, self._named_errors(), self._dialect.reading(self._connected()) as connection:
+            return migrations.status(connection, self._tables)
 
     def migration_sql(self) -> str:
         """Return the statements that a fresh database needs, for other migration tools."""

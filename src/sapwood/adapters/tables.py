@@ -1,6 +1,7 @@
 """The tables, said once in SQLAlchemy's words: :mod:`sapwood.record` tells what each column means."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import mysql
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TypeDecorator
 
 from sapwood.errors import ConfigurationError
 from sapwood.record import JobAttempt, JobRecord, JobState, WorkerRecord
@@ -29,17 +30,15 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _LONGEST_NAME = "jobs_scheduled_idx"
 
 
+# With time zone where a server has that, and to the microsecond. SQLite keeps it as text that sorts.
+_Moment = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+
+
 class Instant(TypeDecorator[datetime]):
-    """An aware moment in UTC, to the microsecond. SQLite keeps it as text that sorts."""
+    """An aware moment in UTC, to the microsecond."""
 
-    impl = DateTime
+    impl = _Moment
     cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Ask a server for its own type with time zone, where it has one."""
-        if dialect.name in {"mysql", "mariadb"}:
-            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
-        return dialect.type_descriptor(DateTime(timezone=dialect.name == "postgresql"))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Send UTC."""
@@ -71,12 +70,13 @@ class Tables:
     Args:
         prefix: what their names begin with.
         schema: the schema they live in, None for the connection's own.
+        partial: whether the database has partial indexes.
 
     Raises:
         ConfigurationError: a name that is no plain identifier.
     """
 
-    def __init__(self, prefix: str = "background_", schema: str | None = None) -> None:
+    def __init__(self, prefix: str = "background_", schema: str | None = None, *, partial: bool = True) -> None:
         for name in (f"{prefix}{_LONGEST_NAME}", schema):
             if name is not None and not _IDENTIFIER.fullmatch(name):
                 raise ConfigurationError(
@@ -85,7 +85,7 @@ class Tables:
                     mend="choose another prefix= or schema=",
                 )
         self.metadata = MetaData(schema=schema)
-        self.jobs = _jobs(self.metadata, prefix)
+        self.jobs = _jobs(self.metadata, prefix, partial=partial)
         self.attempts = _attempts(self.metadata, prefix)
         self.workers = _workers(self.metadata, prefix)
         self.meta = Table(
@@ -96,8 +96,26 @@ class Tables:
             **_MYSQL,
         )
 
+    def for_migrations(self) -> MetaData:
+        """Return a copy of the tables in SQLAlchemy's own types, for the ``target_metadata`` of a migration tool.
 
-def _jobs(metadata: MetaData, prefix: str) -> Table:
+        A migration that is generated from it imports nothing of Sapwood, and so still runs years later.
+        """
+        plain = MetaData(schema=self.metadata.schema)
+        for table in self.metadata.tables.values():
+            for column in table.to_metadata(plain).columns:
+                if isinstance(column.type, Instant):
+                    column.type = _Moment
+        return plain
+
+    def not_ours(self, name: str | None, type_: str, parent_names: Mapping[str, str | None]) -> bool:
+        """Return False for the name of one of these tables: an ``include_name`` that lets Alembic leave them alone."""
+        if type_ != "table" or parent_names.get("schema_name") not in {None, self.metadata.schema}:
+            return True
+        return name not in {table.name for table in self.metadata.tables.values()}
+
+
+def _jobs(metadata: MetaData, prefix: str, *, partial: bool) -> Table:
     name = f"{prefix}jobs"
     states = ", ".join(f"'{state}'" for state in JobState)
     table = Table(
@@ -131,31 +149,35 @@ def _jobs(metadata: MetaData, prefix: str) -> Table:
         **_MYSQL,
     )
     assert tuple(table.columns.keys()) == JobRecord.__struct_fields__  # noqa: S101 - a slip of ours, not of a user
-    _indexes(table)
+    if partial:
+        _partial_indexes(table)
+    else:
+        _whole_indexes(table)
     return table
 
 
-def _indexes(table: Table) -> None:
+def _partial_indexes(table: Table) -> None:
     name = table.name
     _index(f"{name}_ready_idx", "state = 'ready' AND alone = 0", table, "queue", "priority", "run_at", "id")
     _index(f"{name}_alone_idx", "state = 'ready' AND alone = 1", table, "queue", "priority", "run_at", "id")
     _index(f"{name}_scheduled_idx", "state = 'scheduled'", table, "priority", "run_at", "id")
     _index(f"{name}_running_idx", "state = 'running'", table, "locked_by")
+
+
+def _index(name: str, where: str, table: Table, *columns: str) -> None:
+    """Index only the rows that a verb looks for, so that all other rows cost it nothing."""
+    condition = text(where)
+    Index(name, *(table.c[column] for column in columns), sqlite_where=condition, postgresql_where=condition)
+
+
+def _whole_indexes(table: Table) -> None:
     # MySQL has no partial indexes: there the conditions are leading columns.
     for purpose, key in {
         "claim": ("state", "alone", "queue", "priority", "run_at", "id"),
         "promote": ("state", "priority", "run_at", "id"),
         "owner": ("state", "locked_by"),
     }.items():
-        whole = Index(f"{name}_{purpose}_idx", *(table.c[part] for part in key))
-        whole.ddl_if(dialect=("mysql", "mariadb"))  # type: ignore[arg-type]  # several are documented
-
-
-def _index(name: str, where: str, table: Table, *columns: str) -> None:
-    """Index only the rows that a verb looks for, so that all other rows cost it nothing."""
-    condition = text(where)
-    partial = Index(name, *(table.c[column] for column in columns), sqlite_where=condition, postgresql_where=condition)
-    partial.ddl_if(dialect=("sqlite", "postgresql"))  # type: ignore[arg-type]  # several are documented
+        Index(f"{table.name}_{purpose}_idx", *(table.c[part] for part in key))
 
 
 def _attempts(metadata: MetaData, prefix: str) -> Table:

@@ -65,7 +65,7 @@ def enqueue_command(
     options: dict[str, Any] = {"queue": queue, "priority": priority, "wait": wait, "wait_until": moment}
     chosen = Options(**{key: value for key, value in options.items() if value is not None})
     handle: JobHandle[Any] = Configured[Any, Any](job_class, chosen).perform_later(*positional, **named)
-    store = job_class.app().adapter(job_class.adapter)
+    store = job_class.serving_app().adapter(job_class.adapter)
     record = store.get(handle.id)
     if record is None:
         say(f"#{handle.id} {short_name(name)}  done already")

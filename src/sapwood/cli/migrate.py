@@ -1,34 +1,46 @@
 """``sapwood migrate``: the tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-from sapwood.cli.command import Command, invocation
-from sapwood.cli.output import say, tell
+from sapwood.adapters.base import BaseAdapter
+from sapwood.cli.command import Command, Invocation, invocation
+from sapwood.cli.output import document, say, tell
 from sapwood.cli.problems import ExitCode
 
 
 @click.command(
     "migrate",
     cls=Command,
+    has_json=True,
     short_help="Create the tables, or bring them up to date.",
-    examples=("sapwood migrate", "sapwood migrate --check", "sapwood migrate --sql > sapwood.sql"),
-    after="Exit code 4 with --check where steps are missing.",
+    examples=(
+        "sapwood migrate",
+        "sapwood migrate --check",
+        "sapwood migrate --status --json",
+        "sapwood migrate --sql > sapwood.sql",
+    ),
+    after="Exit code 4 with --check and --status where steps are missing, or the tables are of a later release.",
 )
 @click.option("--sql", is_flag=True, help="Print the SQL for a fresh database, run nothing.")
 @click.option("--check", is_flag=True, help="Say what is missing, change nothing.")
+@click.option("--status", is_flag=True, help="Tell the versions and every step, change nothing.")
 @click.option("--adapter", metavar="NAME", help="Only this one.  [default: all]")
-def migrate_command(adapter: str | None, *, sql: bool, check: bool) -> ExitCode:
+def migrate_command(adapter: str | None, *, sql: bool, check: bool, status: bool) -> ExitCode:
     """Create the tables, or bring them up to date."""
-    if sql and check:
-        raise click.UsageError("--sql and --check exclude each other")
-    project = invocation().project
-    names = [adapter] if adapter is not None else list(project.app.adapters)
+    if sql + check + status > 1:
+        raise click.UsageError("--sql, --check and --status exclude each other")
+    call = invocation()
+    if call.json and not status:
+        raise click.UsageError("migrate has no --json without --status")
+    names = [adapter] if adapter is not None else list(call.project.app.adapters)
+    stores = {name: call.project.adapter(name) for name in names}
+    if status:
+        return _tell_status(call, stores)
     code = ExitCode.DONE
-    for name in names:
-        store = project.adapter(name)
+    for store in stores.values():
         if sql:
             _print_sql(store)
         elif check:
@@ -59,3 +71,38 @@ def _check(store: Any) -> ExitCode:
     say(f"not up to date: {store.describe()} lacks {', '.join(pending)}")
     tell("  fix: sapwood migrate")
     return ExitCode.STORE
+
+
+def _tell_status(call: Invocation, stores: Mapping[str, BaseAdapter]) -> ExitCode:
+    # As with the other flags: an adapter that keeps no tables has no such verb.
+    found = {name: getattr(store, "migration_status", lambda: None)() for name, store in stores.items()}
+    if call.json:
+        document({"items": [_status_as_json(name, stores[name], status) for name, status in found.items()]})
+    else:
+        for name, status in found.items():
+            _print_status(name, stores[name], status)
+    behind = any(status is not None and (status.pending or status.is_too_new) for status in found.values())
+    return ExitCode.STORE if behind else ExitCode.DONE
+
+
+def _status_as_json(name: str, store: BaseAdapter, status: Any) -> dict[str, Any]:
+    told = ("version", "release_version", "oldest_reader", "taken", "pending")
+    return {"adapter": name, "store": store.describe(), **{key: getattr(status, key, None) for key in told}}
+
+
+def _print_status(name: str, store: BaseAdapter, status: Any) -> None:
+    say(f"{name}: {store.describe()}")
+    if status is None:
+        say("  keeps no tables")
+        return
+    say(f"  schema   {status.version} here, {status.release_version} in this release")
+    if status.oldest_reader is not None:
+        say(f"  readers  releases that know schema {status.oldest_reader} or a later one")
+    for step in status.taken:
+        say(f"  {click.style('taken', fg='green')}    {step}")
+    for step in status.pending:
+        say(f"  {click.style('pending', fg='yellow')}  {step}")
+    if status.is_too_new:
+        tell("  fix: upgrade sapwood on this machine")
+    elif status.pending:
+        tell("  fix: sapwood migrate")

@@ -51,6 +51,9 @@ class Dialect(ABC):
     names: ClassVar[frozenset[str]]
     """What SQLAlchemy calls such a database."""
 
+    partial_indexes: ClassVar[bool] = True
+    """Whether an index may hold only the rows that meet a condition."""
+
     migrates_itself: ClassVar[bool] = False
     """True: the tables are made at first use. False: somebody runs the migrations."""
 

@@ -27,6 +27,7 @@ class MySQLDialect(ServerDialect):
     driver = "mysql+pymysql"
     names = frozenset({"mysql", "mariadb"})
     present = "UTC_TIMESTAMP(6)"
+    partial_indexes = False
 
     def _engine_options(self) -> dict[str, Any]:
         return {
