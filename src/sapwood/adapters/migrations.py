@@ -50,6 +50,23 @@ def pending(connection: Connection, tables: Tables) -> Sequence[Step]:
     return STEPS[_version(connection, tables) :]
 
 
+def refuse_too_new(oldest_reader: str | None) -> None:
+    """Refuse tables that only a later release can work with.
+
+    Args:
+        oldest_reader: the oldest schema version whose release still can, as the tables say it.
+
+    Raises:
+        SchemaTooNew: this release is older.
+    """
+    if oldest_reader is not None and int(oldest_reader) > SCHEMA_VERSION:
+        raise SchemaTooNew(
+            f"the tables need a release that knows schema {oldest_reader}",
+            why=f"this one knows up to {SCHEMA_VERSION}",
+            mend="upgrade sapwood on this machine",
+        )
+
+
 def migrate(connection: Connection, tables: Tables) -> Sequence[str]:
     """Take the pending steps in the transaction of ``connection``; return their names."""
     steps = pending(connection, tables)
@@ -96,13 +113,7 @@ def _version(connection: Connection, tables: Tables) -> int:
     inspector: Inspector = inspect(connection)
     if not inspector.has_table(tables.meta.name, schema=tables.meta.schema):
         return 0
-    oldest = _recall(connection, tables, "oldest_reader")
-    if oldest is not None and int(oldest) > SCHEMA_VERSION:
-        raise SchemaTooNew(
-            f"the tables need a release that knows schema {oldest}",
-            why=f"this one knows up to {SCHEMA_VERSION}",
-            mend="upgrade sapwood on this machine",
-        )
+    refuse_too_new(_recall(connection, tables, "oldest_reader"))
     return min(int(_recall(connection, tables, "schema_version") or 0), SCHEMA_VERSION)
 
 

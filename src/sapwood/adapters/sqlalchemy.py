@@ -38,7 +38,7 @@ from sapwood.adapters.dialects.base import Dialect, Swap
 from sapwood.adapters.dialects.sqlite import Durability, SQLiteDialect
 from sapwood.adapters.joining import AfterCommit, Installation, borrowed
 from sapwood.adapters.tables import Tables
-from sapwood.errors import ConfigurationError, SchemaOutdated, StoreUnavailable, UnsupportedStore
+from sapwood.errors import ConfigurationError, StoreUnavailable, UnsupportedStore
 from sapwood.lifecycle import Edit, Succeeded, Trace
 from sapwood.page import Claim, Page
 from sapwood.record import JobAttempt, JobDraft, JobRecord, JobState, WorkerRecord
@@ -205,13 +205,15 @@ class SQLAlchemyAdapter(BaseAdapter):
         self, drafts: Sequence[JobDraft], connection: Connection, now: datetime | None
     ) -> Sequence[int]:
         with self._named_errors():
-            present, installed = self._dialect.greet(connection, self._tables.meta)
-            self._installation.met(installed)
-            moment = now or present
+            greeting = self._dialect.greet(connection, self._tables.meta)
+            self._installation.met(greeting.installation)
+            migrations.refuse_too_new(greeting.oldest_reader)
+            moment = now or greeting.now
             try:
                 return self._insert(connection, drafts, moment)
             except DBAPIError as error:
-                if not (self._dialect.migrates_itself and self._dialect.is_missing_table(error)):
+                lacking = self._dialect.is_missing_table(error) or self._dialect.is_missing_column(error)
+                if not (self._dialect.migrates_itself and lacking):
                     raise
             # The very first job: another connection would wait for the caller's own lock, so the tables are made here.
             self._dialect.begin_for_caller(connection)
@@ -782,20 +784,17 @@ class SQLAlchemyAdapter(BaseAdapter):
             return self._connected()
 
     def _recognise(self) -> None:
-        """Learn which installation the tables are, so that a connection to another is known without a look."""
+        """Learn which installation the tables are, and whether this release may use them; once per opening."""
         with self._opening, self._named_errors(), self._dialect.reading(self._connected()) as connection:
-            _, own = self._dialect.greet(connection, self._tables.meta)
-        self._installation.opened(own)
+            greeting = self._dialect.greet(connection, self._tables.meta)
+        migrations.refuse_too_new(greeting.oldest_reader)
+        self._installation.opened(greeting.installation)
 
     def _refuse_outdated(self) -> None:
-        """Let no worker of this release begin on tables that it cannot write; the application may enqueue all the same."""
+        """Let no worker of this release begin on tables that it cannot write; the application may enqueue."""
         pending = () if self._dialect.migrates_itself else self.pending_migrations()
         if pending:
-            raise SchemaOutdated(
-                f"{self.describe()} has tables of an earlier release",
-                why=f"missing: {', '.join(pending)}",
-                mend="run `sapwood migrate`; workers of the earlier release go on meanwhile",
-            )
+            raise self._dialect.schema_outdated(f"missing: {', '.join(pending)}")
 
     def _connected(self) -> Engine:
         """Return the engine of this process: connections do not survive a fork."""

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from msgspec import Struct
 from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, Table, insert
 from sqlalchemy.exc import DBAPIError
 
-from sapwood.errors import ForeignConnection, StoreError, StoreUnavailable
+from sapwood.errors import ForeignConnection, SchemaOutdated, StoreError, StoreUnavailable
 from sapwood.lifecycle import Trace
 from sapwood.page import Claim, Page
 
@@ -43,6 +43,19 @@ class Swapped(Struct, frozen=True, kw_only=True):
     """The rows as they now are, in the order of the columns."""
 
     alive: bool
+
+
+class Greeting(NamedTuple):
+    """What a connection is asked before it is used for the first time."""
+
+    now: datetime
+    """The store's time."""
+
+    installation: str | None = None
+    """The id of the installation that it leads to, None without ids."""
+
+    oldest_reader: str | None = None
+    """The oldest schema version whose release can work with the tables, None where it was not asked for."""
 
 
 class Dialect(ABC):
@@ -129,8 +142,8 @@ class Dialect(ABC):
 
     # --- the caller's connection --------------------------------------------------------------------------------------
 
-    def greet(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
-        """Return the store's time and the id of the installation that a caller's connection leads to, None without ids.
+    def greet(self, connection: Connection, meta: Table) -> Greeting:
+        """Return the store's time, and which tables a caller's connection leads to.
 
         Whatever comes of it, the caller's transaction can go on.
 
@@ -147,7 +160,7 @@ class Dialect(ABC):
         return self._greeted(connection, meta)
 
     @abstractmethod
-    def _greeted(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
+    def _greeted(self, connection: Connection, meta: Table) -> Greeting:
         """Greet a connection to this kind of database."""
 
     def begin_for_caller(self, connection: Connection) -> None:  # noqa: B027 - most drivers do so by themselves
@@ -156,6 +169,18 @@ class Dialect(ABC):
     @abstractmethod
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Say whether a statement failed because the tables are not there."""
+
+    @abstractmethod
+    def is_missing_column(self, error: DBAPIError) -> bool:
+        """Say whether a statement failed because the tables lack what a later release has added."""
+
+    def schema_outdated(self, why: str) -> SchemaOutdated:
+        """Return the error for tables that lack what this release needs."""
+        return SchemaOutdated(
+            f"{self.describe()} has tables of an earlier release",
+            why=why,
+            mend="run `sapwood migrate`; workers of the earlier release go on meanwhile",
+        )
 
     def is_conflict(self, error: DBAPIError) -> bool:
         """Say whether a transaction of ours gave way to another and may be repeated as a whole."""

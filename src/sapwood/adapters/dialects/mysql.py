@@ -73,6 +73,10 @@ class MySQLDialect(ServerDialect):
         """Know it by its number."""
         return _number(error) in _MISSING
 
+    def is_missing_column(self, error: DBAPIError) -> bool:
+        """Know it by its number."""
+        return _number(error) == 1054  # noqa: PLR2004 - the number is its name
+
     def is_conflict(self, error: DBAPIError) -> bool:
         """Know it by its number. A lock that was waited for too long undoes a statement only: all is undone by us."""
         return _number(error) in _CONFLICTS

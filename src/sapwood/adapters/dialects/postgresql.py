@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
-from sapwood.adapters.dialects.base import PLAIN, Swap, Swapped
+from sapwood.adapters.dialects.base import PLAIN, Greeting, Swap, Swapped
 from sapwood.adapters.dialects.server import (
     CONNECT_SECONDS,
     LOCK_SECONDS,
@@ -140,7 +140,7 @@ class PostgreSQLDialect(ServerDialect):
             alive=any(row.kind == "me" for row in rows),
         )
 
-    def _greeted(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
+    def _greeted(self, connection: Connection, meta: Table) -> Greeting:
         """Look for the tables first, once for each connection: a statement that fails would end the transaction."""
         theirs = connection.connection.driver_connection
         if theirs not in self._greeted_before:
@@ -191,6 +191,10 @@ UNION ALL SELECT 'me', NULL, {", ".join("NULL" for _ in columns)} FROM me
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Know it by its code."""
         return _code(error) in _MISSING
+
+    def is_missing_column(self, error: DBAPIError) -> bool:
+        """Know it by its code."""
+        return _code(error) == "42703"
 
     def is_conflict(self, error: DBAPIError) -> bool:
         """Know it by its code."""

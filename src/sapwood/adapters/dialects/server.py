@@ -4,7 +4,6 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -22,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
-from sapwood.adapters.dialects.base import PLAIN, Dialect
+from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting
 from sapwood.adapters.tables import Instant
 from sapwood.errors import SchemaMissing, StoreError, StoreUnavailable
 
@@ -105,18 +104,22 @@ class ServerDialect(Dialect):
         free = select(jobs).where(self.among(jobs.c.id, ids), ready).order_by(*order).limit(limit)
         return connection.execute(free.with_for_update(skip_locked=True)).all()
 
-    def _greeted(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
-        """Ask for both at once: the id costs no trip of its own, so that it need not be remembered for a connection."""
-        installation = select(meta.c.value).where(meta.c.key == "installation_id").scalar_subquery()
-        asked = select(literal_column(self.present, Instant()).label("now"), installation.label("installation"))
-        now, installed = connection.execute(asked, execution_options=PLAIN).one()
-        return now, installed
+    def _greeted(self, connection: Connection, meta: Table) -> Greeting:
+        """Ask for all at once: the ids cost no trip of their own, so that none need be remembered for a connection."""
+        told = (
+            select(meta.c.value).where(meta.c.key == key).scalar_subquery().label(key)
+            for key in ("installation_id", "oldest_reader")
+        )
+        asked = select(literal_column(self.present, Instant()).label("now"), *told)
+        return Greeting(*connection.execute(asked, execution_options=PLAIN).one())
 
     def translated(self, error: DBAPIError) -> StoreError | None:
         """Name what the server reports."""
         said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
         if self.is_missing_table(error):
             return self.schema_missing()
+        if self.is_missing_column(error):
+            return self.schema_outdated(said)
         kind = self._kind_of(error)
         if kind is not None:
             return kind(f"{self.describe()}: {said}")

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from sapwood.adapters.dialects.base import PLAIN, Dialect
+from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting
 from sapwood.adapters.locks import Ticket, WorkerLocks
 from sapwood.errors import (
     ConfigurationError,
@@ -174,7 +174,11 @@ class SQLiteDialect(Dialect):
         """Know it by its text."""
         return "no such table" in str(error.orig)
 
-    def _greeted(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
+    def is_missing_column(self, error: DBAPIError) -> bool:
+        """Know it by its text."""
+        return any(part in str(error.orig) for part in ("no such column", "has no column named"))
+
+    def _greeted(self, connection: Connection, meta: Table) -> Greeting:
         """Compare the files."""
         del meta
         # Not the table-valued function of that name: it would begin to read, and who reads first may fail to write.
@@ -190,7 +194,7 @@ class SQLiteDialect(Dialect):
                 why=f"this adapter keeps its jobs in {self._path or 'another one in memory'}",
                 mend="hand in a connection to the same file, or leave connection= out",
             )
-        return self.clock(connection), None
+        return Greeting(self.clock(connection))
 
     def begin_for_caller(self, connection: Connection) -> None:
         """Begin as the driver would before an insert: it does not before a table is made."""
@@ -202,6 +206,8 @@ class SQLiteDialect(Dialect):
     def translated(self, error: DBAPIError) -> StoreError | None:
         """Name what SQLite reports by text alone."""
         said = str(error.orig)
+        if self.is_missing_column(error):
+            return self.schema_outdated(said)
         for part, kind, mend in _ERRORS:
             if part in said:
                 return kind(f"{self.describe()}: {said}", mend=mend)
