@@ -76,7 +76,7 @@ class _Driver(NamedTuple):
     """Makes a cursor that returns plain tuples, whatever rows the caller likes."""
 
     version: Callable[[Any], str] | None = None
-    """Tells the server's version, where the words to be used depend on it. It asks nobody."""
+    """Tells the database's version, where the words to be used depend on it. It asks nobody."""
 
 
 def _psycopg_cursor(connection: Any) -> Any:
@@ -93,7 +93,7 @@ def _pymysql_cursor(connection: Any) -> Any:
 
 
 _DRIVERS: Mapping[str, _Driver] = {
-    "sqlite3.Connection": _Driver("sqlite+pysqlite://", sqlite3.Cursor),
+    "sqlite3.Connection": _Driver("sqlite+pysqlite://", sqlite3.Cursor, lambda _: sqlite3.sqlite_version),
     "psycopg.Connection": _Driver("postgresql+psycopg://", _psycopg_cursor),
     "psycopg2.extensions.connection": _Driver("postgresql+psycopg2://", _psycopg2_cursor),
     "pymysql.connections.Connection": _Driver(
