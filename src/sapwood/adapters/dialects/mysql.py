@@ -2,18 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, insert, select, union_all
 from sqlalchemy.exc import DBAPIError
 
 from sapwood.adapters.dialects.base import PLAIN
-from sapwood.adapters.dialects.server import CONNECT_SECONDS, SILENCE_SECONDS, ServerDialect
+from sapwood.adapters.dialects.server import CONNECT_SECONDS, SILENCE_SECONDS, ServerDialect, in_parts, size_of
 from sapwood.errors import StoreError, StoreFull, StoreReadOnly
 
 _LOCK_SECONDS = 3
 
 _ROWS_PER_INSERT = 1_000
+
+_BYTES_PER_INSERT = 8 << 20
+_BYTES_ALWAYS_TAKEN = 1 << 19
+"""Every server takes a packet of this size: it need not be asked."""
 
 _CONFLICTS = frozenset({1205, 1213, 3572})
 """A lock was waited for too long, a dead-lock, a lock that was not to be waited for."""
@@ -47,13 +52,18 @@ class MySQLDialect(ServerDialect):
         return moment.replace(tzinfo=UTC)
 
     def insert(self, connection: Connection, jobs: Table, rows: Sequence[Mapping[str, Any]]) -> Sequence[int]:
-        """Insert many by one statement also on MySQL, which returns only the first id: the others follow it."""
-        if len(rows) == 1 or connection.dialect.insert_returning:
+        """Insert in parts: a server that is sent more than it takes at once hangs up."""
+        if len(rows) == 1:
             return super().insert(connection, jobs, rows)
+        parts = in_parts(rows, most_bytes=_most_bytes(connection, rows), most_rows=_ROWS_PER_INSERT)
+        if connection.dialect.insert_returning:
+            return tuple(
+                chain.from_iterable(super(MySQLDialect, self).insert(connection, jobs, part) for part in parts)
+            )
+        # MySQL returns only the first id of a statement: the others follow it.
         step = connection.exec_driver_sql("SELECT @@auto_increment_increment").scalar_one()
         ids: list[int] = []
-        for start in range(0, len(rows), _ROWS_PER_INSERT):
-            part = rows[start : start + _ROWS_PER_INSERT]
+        for part in parts:
             first = connection.execute(insert(jobs).values(part), execution_options=PLAIN).lastrowid
             ids.extend(first + step * number for number in range(len(part)))
         return tuple(ids)
@@ -85,6 +95,14 @@ class MySQLDialect(ServerDialect):
         return {1021: StoreFull, 1114: StoreFull, 1290: StoreReadOnly, 1792: StoreReadOnly, 1836: StoreReadOnly}.get(
             _number(error)
         )
+
+
+def _most_bytes(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many bytes of rows a statement may have: half of what the server takes, and not too many."""
+    if sum(map(size_of, rows)) <= _BYTES_ALWAYS_TAKEN:
+        return _BYTES_ALWAYS_TAKEN
+    taken: int = connection.exec_driver_sql("SELECT @@max_allowed_packet", execution_options=PLAIN).scalar_one()
+    return min(_BYTES_PER_INSERT, taken // 2)
 
 
 def _first(read: Select[Any], order: Sequence[str], limit: int) -> Select[Any]:

@@ -2,7 +2,7 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -33,6 +33,9 @@ SILENCE_SECONDS = 15
 
 _TRUST_SECONDS = 1.0
 """A pooled connection that was used this recently is not asked whether it still lives."""
+
+_BYTES_PER_ROW = 1_000
+_BYTES_PER_LETTER = 8
 
 _SPARE = 3
 """Candidates looked at per job that is wanted: others may have locked some of them."""
@@ -139,6 +142,27 @@ class ServerDialect(Dialect):
     @abstractmethod
     def _kind_of(self, error: DBAPIError) -> type[StoreError] | None:
         """Return the named error for a code of this server, None where there is none."""
+
+
+def size_of(row: Mapping[str, Any]) -> int:
+    """Return how many bytes a row of jobs takes in a statement at most, every quote in it escaped."""
+    return _BYTES_PER_ROW + 2 * len(row["args"]) + _BYTES_PER_LETTER * (len(row["job"]) + len(row["queue"]))
+
+
+def in_parts(
+    rows: Sequence[Mapping[str, Any]], *, most_bytes: int, most_rows: int | None = None
+) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """Cut rows into parts that one statement can take; a row that is too large for any is a part of its own."""
+    part: list[Mapping[str, Any]] = []
+    taken = 0
+    for row in rows:
+        size = size_of(row)
+        if part and (taken + size > most_bytes or len(part) == most_rows):
+            yield part
+            part, taken = [], 0
+        part.append(row)
+        taken += size
+    yield part
 
 
 def _note_use(dbapi_connection: Any, record: Any) -> None:
