@@ -23,8 +23,8 @@ from sapwood.errors import (
     UnsupportedConnection,
 )
 from sapwood.handle import JobHandle
-from sapwood.options import Options, check_priority, check_queue
-from sapwood.record import JobDraft
+from sapwood.options import Options, check_priority
+from sapwood.record import JobDraft, check_job, check_queue
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -169,6 +169,8 @@ class Job:
             except UnnamedJob:
                 # Said when it is enqueued: a class inside a function may well be run inline only.
                 names = list(cls.__dict__.get("_aliases", ()))
+            for each in names:
+                check_job(each)
             registry.register(cls, names)
 
     # --- having it done -----------------------------------------------------------------------------------------------
