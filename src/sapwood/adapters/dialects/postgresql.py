@@ -1,12 +1,13 @@
 """PostgreSQL, by psycopg 3, with no state in the session: a transaction pooler may stand in between."""
 
 import contextlib
+import logging
 import random
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakSet
 
@@ -44,6 +45,8 @@ from sapwood.adapters.dialects.server import (
 from sapwood.adapters.tables import Instant
 from sapwood.errors import StoreError, StoreFull, StoreReadOnly
 
+_log = logging.getLogger("sapwood")
+
 _BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED; "
     f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; "
@@ -52,6 +55,20 @@ _BEGIN = (
     # An open transaction of a host that is gone must not hold its locks for hours.
     "SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL timezone = 'UTC'"
 )
+
+_CONNECTING: Mapping[str, Any] = MappingProxyType(
+    {
+        "connect_timeout": CONNECT_SECONDS,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": SILENCE_SECONDS * 1000,
+        # A prepared statement is state in the session, which a pooler gives to somebody else.
+        "prepare_threshold": None,
+        "application_name": "sapwood",
+    }
+)
+"""What the driver is told for every connection, be it the pool's or the listener's."""
 
 _CHANNEL = "sapwood"
 _COALESCE_SECONDS = 0.1
@@ -89,16 +106,7 @@ class PostgreSQLDialect(ServerDialect):
         return {
             # The driver sends nothing by itself: a transaction begins with our own BEGIN, and its time-outs with it.
             "isolation_level": "AUTOCOMMIT",
-            "connect_args": {
-                "connect_timeout": CONNECT_SECONDS,
-                "keepalives_idle": 10,
-                "keepalives_interval": 5,
-                "keepalives_count": 3,
-                "tcp_user_timeout": SILENCE_SECONDS * 1000,
-                # A prepared statement is state in the session, which a pooler gives to somebody else.
-                "prepare_threshold": None,
-                "application_name": "sapwood",
-            },
+            "connect_args": dict(_CONNECTING),
         }
 
     def connect(self) -> Engine:
@@ -242,7 +250,7 @@ UNION ALL SELECT 'me', NULL, {", ".join("NULL" for _ in columns)} FROM me
         """Call ``wake`` on notifications, where they arrive: a transaction pooler swallows them, and polling serves."""
         if self._engine is None:
             return lambda: None
-        listener = _Listener(self._engine, wake)
+        listener = _Listener(self._engine, wake, self.describe())
         listener.start()
         return listener.stop
 
@@ -311,12 +319,22 @@ class _Notifier:
             self._stopped.wait(_COALESCE_SECONDS)
 
 
+def _is_pooled(connection: psycopg.Connection[Any]) -> bool:
+    """Say whether a pooler stands in between: what it calls the server's process is not what the server does.
+
+    It is asked before anything is said that would stay on the server's connection, which a pooler gives to others.
+    """
+    asked = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return asked is None or asked[0] != connection.info.backend_pid
+
+
 class _Listener:
     """Listens on a connection of its own, and again on another whenever that is lost."""
 
-    def __init__(self, engine: Engine, wake: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, wake: Callable[[], None], server: str) -> None:
         self._engine = engine
         self._wake = wake
+        self._server = server
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sapwood-listen", daemon=True)
         self.hears = threading.Event()
@@ -334,14 +352,16 @@ class _Listener:
         while not self._stopped.is_set():
             try:
                 with self._connected() as connection:
-                    if not self._probe(connection):
-                        # A pooler swallows what is sent: polling serves, and we look again much later.
-                        self._stopped.wait(_DEAF_SECONDS)
-                        continue
-                    failures = 0
-                    self.hears.set()
-                    self._wake()
-                    self._listen(connection)
+                    arrives = not _is_pooled(connection) and self._arrives(connection)
+                    if arrives:
+                        failures = 0
+                        self.hears.set()
+                        self._wake()
+                        self._listen(connection)
+                if not arrives:
+                    _log.info("%s sends no wake-ups here, as behind a pooler: polling serves", self._server)
+                    self._stopped.wait(_DEAF_SECONDS)
+                    continue
             except (psycopg.Error, SQLAlchemyError):
                 failures += 1
             finally:
@@ -349,16 +369,15 @@ class _Listener:
             longest = min(10.0, 0.1 * 2 ** min(failures, 10))
             self._stopped.wait(longest * random.random())  # noqa: S311 - a spread, not a secret
 
-    @contextmanager
-    def _connected(self) -> Iterator[psycopg.Connection[Any]]:
+    def _connected(self) -> psycopg.Connection[Any]:
+        """Connect as the pool does, outside of it: this connection rests in a wait for most of its life."""
         arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
         options.pop("context", None)
-        with psycopg.connect(*arguments, **options, autocommit=True, connect_timeout=CONNECT_SECONDS) as connection:
-            connection.execute(f"LISTEN {_CHANNEL}")
-            yield connection
+        return psycopg.connect(*arguments, **{**options, **_CONNECTING}, autocommit=True)
 
-    def _probe(self, connection: psycopg.Connection[Any]) -> bool:
-        """Say whether a notification that somebody else sends arrives here."""
+    def _arrives(self, connection: psycopg.Connection[Any]) -> bool:
+        """Listen, and say whether a notification that somebody else sends arrives here."""
+        connection.execute(f"LISTEN {_CHANNEL}")
         token = secrets.token_hex(8)
         with self._engine.begin() as other:
             other.execute(text("SELECT pg_notify(:channel, :token)"), {"channel": _CHANNEL, "token": token})
