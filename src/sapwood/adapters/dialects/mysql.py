@@ -1,8 +1,9 @@
 """MariaDB, and MySQL 8 by the same words, by PyMySQL at READ COMMITTED."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, insert, select, union_all
@@ -26,25 +27,45 @@ _CONFLICTS = frozenset({1205, 1213, 3572})
 _MISSING = frozenset({1146, 1049})
 
 
+_CONNECTING: Mapping[str, Any] = MappingProxyType(
+    {"connect_timeout": CONNECT_SECONDS, "read_timeout": SILENCE_SECONDS, "write_timeout": SILENCE_SECONDS}
+)
+
+_OPTIONS = frozenset(
+    {
+        *("bind_address", "client_flag", "compress", "local_infile", "max_allowed_packet", "program_name"),
+        *("connect_timeout", "read_timeout", "write_timeout"),
+        *("read_default_file", "read_default_group", "server_public_key", "unix_socket"),
+        *("ssl_ca", "ssl_capath", "ssl_cert", "ssl_check_hostname", "ssl_cipher", "ssl_disabled", "ssl_key"),
+        *("ssl_key_password", "ssl_verify_cert", "ssl_verify_identity"),
+    }
+)
+"""What may stand in a URL: options of PyMySQL that are text, and those that SQLAlchemy makes its ``ssl`` of."""
+
+
 class MySQLDialect(ServerDialect):
     """MariaDB or MySQL."""
 
     driver = "mysql+pymysql"
     names = frozenset({"mysql", "mariadb"})
     present = "UTC_TIMESTAMP(6)"
+    renamed = MappingProxyType({"mysqlconnector": {"connection_timeout": "connect_timeout"}})
+    # How text travels, and who commits: on our own connections that is for us to say.
+    without_effect = frozenset({"charset", "use_unicode", "collation", "autocommit", "echo"})
 
     def _engine_options(self) -> dict[str, Any]:
         return {
             "isolation_level": "READ COMMITTED",
             "connect_args": {
                 "charset": "utf8mb4",
-                "connect_timeout": CONNECT_SECONDS,
-                "read_timeout": SILENCE_SECONDS,
-                "write_timeout": SILENCE_SECONDS,
+                **self._unless_told(_CONNECTING),
                 # An open transaction of a host that is gone must not hold its locks for hours.
                 "init_command": f"SET SESSION innodb_lock_wait_timeout = {_LOCK_SECONDS}, wait_timeout = 60",
             },
         }
+
+    def _options(self) -> frozenset[str]:
+        return _OPTIONS
 
     def clock(self, connection: Connection) -> datetime:
         """Ask the server."""

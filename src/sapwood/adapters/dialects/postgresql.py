@@ -95,6 +95,18 @@ class PostgreSQLDialect(ServerDialect):
     present = "statement_timestamp()"
     tells = True
     exchanges = True
+    renamed = MappingProxyType({"asyncpg": {"ssl": "sslmode", "timeout": "connect_timeout"}})
+    # All of them are about statements prepared by name: here there are none.
+    without_effect = frozenset(
+        {
+            "prepared_statement_cache_size",
+            "prepared_statement_name_func",
+            "statement_cache_size",
+            "max_cached_statement_lifetime",
+            "max_cacheable_statement_size",
+            "prepare_threshold",
+        }
+    )
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -106,8 +118,11 @@ class PostgreSQLDialect(ServerDialect):
         return {
             # The driver sends nothing by itself: a transaction begins with our own BEGIN, and its time-outs with it.
             "isolation_level": "AUTOCOMMIT",
-            "connect_args": dict(_CONNECTING),
+            "connect_args": self._unless_told(_CONNECTING),
         }
+
+    def _options(self) -> frozenset[str]:
+        return frozenset(option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults())
 
     def connect(self) -> Engine:
         """Return an engine whose transactions begin with our own BEGIN."""
@@ -373,7 +388,7 @@ class _Listener:
         """Connect as the pool does, outside of it: this connection rests in a wait for most of its life."""
         arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
         options.pop("context", None)
-        return psycopg.connect(*arguments, **{**options, **_CONNECTING}, autocommit=True)
+        return psycopg.connect(*arguments, **{**_CONNECTING, **options}, autocommit=True)
 
     def _arrives(self, connection: psycopg.Connection[Any]) -> bool:
         """Listen, and say whether a notification that somebody else sends arrives here."""

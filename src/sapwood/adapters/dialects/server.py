@@ -2,7 +2,7 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, Opera
 
 from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting
 from sapwood.adapters.tables import Instant
-from sapwood.errors import SchemaMissing, StoreError, StoreUnavailable
+from sapwood.errors import ConfigurationError, SchemaMissing, StoreError, StoreUnavailable
 
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 5
@@ -53,8 +53,14 @@ class ServerDialect(Dialect):
     present: ClassVar[str]
     """What asks the server for its time."""
 
+    renamed: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    """For other drivers, what our own calls options of the same meaning."""
+
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    """Options that concern only what the application's driver does by itself, and ours does not."""
+
     def __init__(self, url: URL) -> None:
-        self._url = url.set(drivername=self.driver)
+        self._url = url.set(drivername=self.driver, query=self._query(url))
 
     @property
     def url(self) -> URL:
@@ -74,6 +80,36 @@ class ServerDialect(Dialect):
         event.listen(engine, "checkout", _alive)
         event.listen(engine, "checkin", _note_use)
         return engine
+
+    def _query(self, url: URL) -> Mapping[str, str | tuple[str, ...]]:
+        """Return the options of a URL, which may be of another driver, as our own driver knows them.
+
+        Raises:
+            ConfigurationError: it does not know one, and nothing is left out in silence.
+        """
+        theirs = url.drivername.partition("+")[2]
+        renamed = self.renamed.get(theirs, {})
+        query = {renamed.get(name, name): given for name, given in url.query.items() if name not in self.without_effect}
+        unknown = sorted(set(query) - self._options())
+        if unknown:
+            ours = self.driver.partition("+")[2]
+            raise ConfigurationError(
+                f"{', '.join(unknown)} in the URL of the database cannot be used",
+                why=f"Sapwood connects by {ours}, which has no such option",
+                mend=f'give it a URL of its own: SQLAlchemyAdapter("{self._url_like(url)}"), with options of {ours}',
+            )
+        return query
+
+    def _url_like(self, url: URL) -> str:
+        return url.set(drivername=self.driver, query={}).render_as_string(hide_password=True)
+
+    @abstractmethod
+    def _options(self) -> frozenset[str]:
+        """Return the options that may stand in a URL of our own driver."""
+
+    def _unless_told(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that the URL does not say otherwise."""
+        return {name: value for name, value in settings.items() if name not in self._url.query}
 
     @abstractmethod
     def _engine_options(self) -> dict[str, Any]:
