@@ -146,7 +146,7 @@ class SQLAlchemyAdapter(BaseAdapter):
     def migrate(self) -> Sequence[str]:
         """Bring the tables up to this release; return the names of the steps taken."""
         with self._opening, self._named_errors():
-            with self._dialect.writing(self._connected()) as connection:
+            with self._dialect.patient(self._connected()) as connection:
                 self._dialect.alone_to_migrate(connection)
                 steps = migrations.migrate(connection, self._tables)
             self._migrated = self._dialect.migrates_itself
@@ -666,7 +666,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         chosen = [*_matching(jobs, filter)]
         if not running:
             chosen.append(jobs.c.state != JobState.RUNNING.value)
-        with self._writing() as connection:
+        with self._named_errors(), self._dialect.patient(self._connected_and_migrated()) as connection:
             connection.execute(delete(attempts).where(attempts.c.job_id.in_(select(jobs.c.id).where(*chosen))))
             return connection.execute(delete(jobs).where(*chosen)).rowcount
 
@@ -814,7 +814,11 @@ class SQLAlchemyAdapter(BaseAdapter):
             yield
         except DBAPIError as error:
             if self._dialect.is_conflict(error):
-                raise _Conflict(f"{self.describe()}: another transaction was in the way") from error
+                raise _Conflict(
+                    f"{self.describe()}: another transaction was in the way",
+                    why=str(error.orig).partition("\n")[0],
+                    mend="end the transaction that keeps its locks; workers try again by themselves",
+                ) from error
             named = self._dialect.translated(error)
             if named is None:
                 raise

@@ -93,6 +93,10 @@ class Dialect(ABC):
     def writing(self, engine: Engine) -> AbstractContextManager[Connection]:
         """Return one transaction that may write, committed at its end."""
 
+    def patient(self, engine: Engine) -> AbstractContextManager[Connection]:
+        """Return a transaction that may write, whose statements may take their time: they concern all rows, or the tables."""
+        return self.writing(engine)
+
     @abstractmethod
     def reading(self, engine: Engine) -> AbstractContextManager[Connection]:
         """Return one transaction that only reads."""

@@ -1,19 +1,46 @@
 """MariaDB, and MySQL 8 by the same words, by PyMySQL at READ COMMITTED."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, insert, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    NullPool,
+    Select,
+    Table,
+    create_engine,
+    insert,
+    select,
+    union_all,
+)
 from sqlalchemy.exc import DBAPIError
 
 from sapwood.adapters.dialects.base import PLAIN
-from sapwood.adapters.dialects.server import CONNECT_SECONDS, SILENCE_SECONDS, ServerDialect, in_parts, size_of
+from sapwood.adapters.dialects.server import (
+    CONNECT_SECONDS,
+    SILENCE_SECONDS,
+    STATEMENT_SECONDS,
+    ServerDialect,
+    in_parts,
+    size_of,
+)
 from sapwood.errors import StoreError, StoreFull, StoreReadOnly
 
 _LOCK_SECONDS = 3
+
+_SESSION = (
+    f"SET SESSION innodb_lock_wait_timeout = {_LOCK_SECONDS}, lock_wait_timeout = {_LOCK_SECONDS}, "
+    # An open transaction of a host that is gone must not hold its locks for hours.
+    "wait_timeout = 60"
+)
+_STATEMENT = f"/*M! , max_statement_time = {STATEMENT_SECONDS} */"
+"""Read by MariaDB alone: MySQL, which has no such limit for what writes, takes it for a comment."""
 
 _ROWS_PER_INSERT = 1_000
 
@@ -54,15 +81,21 @@ class MySQLDialect(ServerDialect):
     without_effect = frozenset({"charset", "use_unicode", "collation", "autocommit", "echo"})
 
     def _engine_options(self) -> dict[str, Any]:
+        return self._for_driver(_CONNECTING, f"{_SESSION} {_STATEMENT}")
+
+    def _for_driver(self, settings: Mapping[str, Any], session: str) -> dict[str, Any]:
         return {
             "isolation_level": "READ COMMITTED",
-            "connect_args": {
-                "charset": "utf8mb4",
-                **self._unless_told(_CONNECTING),
-                # An open transaction of a host that is gone must not hold its locks for hours.
-                "init_command": f"SET SESSION innodb_lock_wait_timeout = {_LOCK_SECONDS}, wait_timeout = 60",
-            },
+            "connect_args": {"charset": "utf8mb4", **self._unless_told(settings), "init_command": session},
         }
+
+    @contextmanager
+    def patient(self, engine: Engine) -> Iterator[Connection]:
+        """Use a connection of its own: what a pooled one is told when it connects would have to be told back."""
+        del engine
+        options = self._for_driver({"connect_timeout": CONNECT_SECONDS}, _SESSION)
+        with create_engine(self._url, poolclass=NullPool, hide_parameters=True, **options).begin() as connection:
+            yield connection
 
     def _options(self) -> frozenset[str]:
         return _OPTIONS
@@ -111,6 +144,9 @@ class MySQLDialect(ServerDialect):
     def is_conflict(self, error: DBAPIError) -> bool:
         """Know it by its number. A lock that was waited for too long undoes a statement only: all is undone by us."""
         return _number(error) in _CONFLICTS
+
+    def _is_overdue(self, error: DBAPIError) -> bool:
+        return _number(error) == 1969  # noqa: PLR2004 - the number is its name
 
     def _kind_of(self, error: DBAPIError) -> type[StoreError] | None:
         return {1021: StoreFull, 1114: StoreFull, 1290: StoreReadOnly, 1792: StoreReadOnly, 1836: StoreReadOnly}.get(

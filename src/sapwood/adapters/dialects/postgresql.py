@@ -5,7 +5,8 @@ import logging
 import random
 import secrets
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -132,6 +133,13 @@ class PostgreSQLDialect(ServerDialect):
         self._notifier = None
         return engine
 
+    @contextmanager
+    def patient(self, engine: Engine) -> Iterator[Connection]:
+        """Lift the limit to the end of the transaction."""
+        with self.writing(engine) as connection:
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            yield connection
+
     def clock(self, connection: Connection) -> datetime:
         """Ask the server."""
         moment: datetime = connection.exec_driver_sql("SELECT statement_timestamp()").scalar_one()
@@ -244,6 +252,9 @@ UNION ALL SELECT 'me', NULL, {", ".join("NULL" for _ in columns)} FROM me
     def is_conflict(self, error: DBAPIError) -> bool:
         """Know it by its code."""
         return _code(error) in _CONFLICTS
+
+    def _is_overdue(self, error: DBAPIError) -> bool:
+        return _code(error) == "57014"
 
     def _kind_of(self, error: DBAPIError) -> type[StoreError] | None:
         return {"53100": StoreFull, "25006": StoreReadOnly}.get(_code(error))

@@ -2,7 +2,7 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -162,6 +162,12 @@ class ServerDialect(Dialect):
         kind = self._kind_of(error)
         if kind is not None:
             return kind(f"{self.describe()}: {said}")
+        if self._is_overdue(error):
+            return StoreUnavailable(
+                f"{self.describe()}: a statement took too long and was ended",
+                why=said,
+                mend="see what keeps the server busy; workers try again by themselves",
+            )
         if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
             return StoreUnavailable(
                 f"cannot reach {self.describe()}", why=said, mend="see that the server runs and that the URL is right"
@@ -174,6 +180,10 @@ class ServerDialect(Dialect):
             f"{self.describe()} has no tables of Sapwood",
             mend="run `sapwood migrate`, or `sapwood migrate --sql` for your own migration tool",
         )
+
+    @abstractmethod
+    def _is_overdue(self, error: DBAPIError) -> bool:
+        """Say whether the server ended a statement that took longer than it may."""
 
     @abstractmethod
     def _kind_of(self, error: DBAPIError) -> type[StoreError] | None:
