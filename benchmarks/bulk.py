@@ -41,7 +41,7 @@ def main() -> None:
     adapter.migrate()
     drafts = [JobDraft(job="bench.nothing", args=f'{{"number": {number}}}') for number in range(arguments.jobs)]
     own_statement = PostgreSQLDialect.insert
-    engine = create_engine(adapter.address()["database"])
+    engine = create_engine(adapter._dialect.url)  # noqa: SLF001 - the same driver, whatever the URL says
     for place in ("own", "joined"):
         rates: dict[str, list[float]] = {"statement": [], "values": []}
         for _ in range(arguments.runs):

@@ -129,8 +129,15 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Return the address of the database, with any password masked."""
         return self._dialect.describe()
 
-    def address(self) -> Mapping[str, Any]:
-        """Return the URL and all else that makes an adapter of the same tables."""
+    @property
+    def is_volatile(self) -> bool:
+        """True for a SQLite database in memory."""
+        return self._dialect.is_volatile
+
+    def address(self) -> Mapping[str, Any] | None:
+        """Return the URL and all else that makes an adapter of the same tables; None where they are in memory."""
+        if self.is_volatile:
+            return None
         return {
             "database": self._dialect.url.render_as_string(hide_password=False),
             "prefix": self._prefix,

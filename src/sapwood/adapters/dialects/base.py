@@ -77,6 +77,11 @@ class Dialect(ABC):
     """True: there is a statement of its own for :meth:`exchange`."""
 
     @property
+    def is_volatile(self) -> bool:
+        """True: the database ends with this process."""
+        return False
+
+    @property
     @abstractmethod
     def url(self) -> URL:
         """Where the database is, password and all."""
@@ -94,7 +99,7 @@ class Dialect(ABC):
         """Return one transaction that may write, committed at its end."""
 
     def patient(self, engine: Engine) -> AbstractContextManager[Connection]:
-        """Return a transaction that may write, whose statements may take their time: they concern all rows, or the tables."""
+        """Return a transaction that may write, for statements that take their time: on all rows, or on the tables."""
         return self.writing(engine)
 
     @abstractmethod

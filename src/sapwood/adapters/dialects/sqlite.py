@@ -93,6 +93,11 @@ class SQLiteDialect(Dialect):
         """Where the file is."""
         return self._url
 
+    @property
+    def is_volatile(self) -> bool:
+        """True in memory."""
+        return self._path is None
+
     def describe(self) -> str:
         """Return the file, or that there is none."""
         return f"sqlite:///{self._path}" if self._path else "sqlite in memory"
