@@ -58,6 +58,16 @@ class Greeting(NamedTuple):
     """The oldest schema version whose release can work with the tables, None where it was not asked for."""
 
 
+class Pooling(NamedTuple):
+    """How many connections a process keeps to a server."""
+
+    kept: int
+    """So many stay open once they were needed."""
+
+    most: int
+    """Whoever needs one more waits."""
+
+
 class Dialect(ABC):
     """One database, told in its own way. Verbs are not known here, only how to connect, order, lock and tell time."""
 
@@ -91,8 +101,13 @@ class Dialect(ABC):
         """Return the address, for people, with any password masked."""
 
     @abstractmethod
-    def connect(self) -> Engine:
+    def connect(self, pooling: Pooling) -> Engine:
         """Return a new engine of our own."""
+
+    def room(self, connection: Connection) -> int | None:
+        """Return how many more connections the server would give, None where that is not known or does not matter."""
+        del connection
+        return None
 
     @abstractmethod
     def writing(self, engine: Engine) -> AbstractContextManager[Connection]:

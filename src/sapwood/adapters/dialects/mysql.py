@@ -89,6 +89,12 @@ class MySQLDialect(ServerDialect):
             "connect_args": {"charset": "utf8mb4", **self._unless_told(settings), "init_command": session},
         }
 
+    def room(self, connection: Connection) -> int | None:
+        """Ask the server."""
+        most: int = connection.exec_driver_sql("SELECT @@max_connections").scalar_one()
+        _, used = connection.exec_driver_sql("SHOW GLOBAL STATUS LIKE 'Threads_connected'").one()
+        return most - int(used)
+
     @contextmanager
     def patient(self, engine: Engine) -> Iterator[Connection]:
         """Use a connection of its own: what a pooled one is told when it connects would have to be told back."""

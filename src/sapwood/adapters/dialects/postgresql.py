@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 from weakref import WeakSet
 
 import psycopg
@@ -34,7 +34,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
-from sapwood.adapters.dialects.base import PLAIN, Greeting, Swap, Swapped
+from sapwood.adapters.dialects.base import PLAIN, Greeting, Pooling, Swap, Swapped
 from sapwood.adapters.dialects.server import (
     CONNECT_SECONDS,
     LOCK_SECONDS,
@@ -56,6 +56,12 @@ _BEGIN = (
     # An open transaction of a host that is gone must not hold its locks for hours.
     "SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL timezone = 'UTC'"
 )
+
+_ROOM = """
+SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+  - coalesce(current_setting('reserved_connections', true)::int, 0)
+  - (SELECT coalesce(sum(numbackends), 0)::int FROM pg_stat_database)
+"""
 
 _CONNECTING: Mapping[str, Any] = MappingProxyType(
     {
@@ -125,13 +131,19 @@ class PostgreSQLDialect(ServerDialect):
     def _options(self) -> frozenset[str]:
         return frozenset(option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults())
 
-    def connect(self) -> Engine:
+    def connect(self, pooling: Pooling) -> Engine:
         """Return an engine whose transactions begin with our own BEGIN."""
-        engine = super().connect()
+        engine = super().connect(pooling)
         event.listen(engine, "begin", _begin)
         self._engine = engine
         self._notifier = None
         return engine
+
+    def room(self, connection: Connection) -> int | None:
+        """Ask the server; a pooler in between has room of its own, which it tells only to its administrator."""
+        if _is_pooled(cast("psycopg.Connection[Any]", connection.connection.driver_connection)):
+            return None
+        return cast("int", connection.exec_driver_sql(_ROOM).scalar_one())
 
     @contextmanager
     def patient(self, engine: Engine) -> Iterator[Connection]:

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
-from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting
+from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting, Pooling
 from sapwood.adapters.tables import Instant
 from sapwood.errors import ConfigurationError, SchemaMissing, StoreError, StoreUnavailable
 
@@ -72,10 +72,15 @@ class ServerDialect(Dialect):
         shown = self._url.set(drivername=self._url.get_backend_name(), query={})
         return shown.render_as_string(hide_password=True)
 
-    def connect(self) -> Engine:
+    def connect(self, pooling: Pooling) -> Engine:
         """Return an engine that notices dead connections before it uses them."""
         engine = create_engine(
-            self._url, pool_size=5, max_overflow=10, pool_recycle=1800, hide_parameters=True, **self._engine_options()
+            self._url,
+            pool_size=pooling.kept,
+            max_overflow=pooling.most - pooling.kept,
+            pool_recycle=1800,
+            hide_parameters=True,
+            **self._engine_options(),
         )
         event.listen(engine, "checkout", _alive)
         event.listen(engine, "checkin", _note_use)

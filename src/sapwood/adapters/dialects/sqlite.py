@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting
+from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting, Pooling
 from sapwood.adapters.locks import Ticket, WorkerLocks
 from sapwood.errors import (
     ConfigurationError,
@@ -102,8 +102,9 @@ class SQLiteDialect(Dialect):
         """Return the file, or that there is none."""
         return f"sqlite:///{self._path}" if self._path else "sqlite in memory"
 
-    def connect(self) -> Engine:
+    def connect(self, pooling: Pooling) -> Engine:
         """Return an engine whose transactions begin as ours must."""
+        del pooling
         # After a fork, locks and tickets of the parent are of no use here.
         self._turn = threading.RLock()
         arguments: dict[str, Any] = {"check_same_thread": False, "isolation_level": None, "timeout": _BUSY_SECONDS}
