@@ -84,6 +84,8 @@ def _on_server(server):
         # A copy: a mutant changes its own only.
         adapter._dialect = copy.copy(one._dialect)
         adapter._engine, adapter._pid, adapter._migrated = one._engine, one._pid, True
+        # No case needs a larger pool.
+        adapter._provided = 1_000
         with adapter._writing() as connection:
             tables = adapter.tables
             for table in (tables.jobs, tables.attempts, tables.workers):

@@ -1,13 +1,20 @@
 """What is particular to PostgreSQL: wake-ups, poolers, and migrations that meet."""
 
+import logging
+import os
+import socket
+import sys
 import threading
+from contextlib import ExitStack, closing
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import NullPool, create_engine, make_url, text
 
+import servers
 from conftest import until, worker_record
 from sapwood import Job, Sapwood, Worker, enqueue_all
-from sapwood.adapters.migrations import STEPS
+from sapwood.adapters import migrations
+from sapwood.adapters.dialects.postgresql import _Listener
 from sapwood.adapters.sqlalchemy import SQLAlchemyAdapter
 from sapwood.record import JobDraft
 
@@ -80,6 +87,59 @@ def test_behind_a_transaction_pooler_everything_works_and_polling_serves(pgbounc
     app.close()
 
 
+def test_behind_a_transaction_pooler_nobody_is_left_listening(pgbouncer_url, postgresql_url):
+    adapter = SQLAlchemyAdapter(pgbouncer_url)
+    adapter.migrate()
+    told = threading.Event()
+    handler = logging.Handler()
+    handler.handle = lambda record: told.set() if "polling serves" in record.getMessage() else None
+    logger = logging.getLogger("sapwood")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        end = adapter.listen(lambda: None)
+        assert told.wait(20), "it is noticed that notifications do not arrive"
+        assert channels_of_all_servers(pgbouncer_url, postgresql_url) == []
+        end()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        adapter.close()
+
+
+def channels_of_all_servers(pgbouncer_url, postgresql_url):
+    """Ask every connection that the pooler has to a database, each in a transaction of its own at the same time."""
+    name = make_url(pgbouncer_url).database
+    asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = :name"
+    ((servers_there,),) = servers._execute(make_url(postgresql_url), asked, name=name)
+    assert servers_there
+    engine = create_engine(pgbouncer_url, poolclass=NullPool)
+    pids, channels = set(), []
+    with ExitStack() as held:
+        for _ in range(servers_there):
+            connection = held.enter_context(engine.connect())
+            pids.add(connection.scalar(text("SELECT pg_backend_pid()")))
+            channels += connection.scalars(text("SELECT pg_listening_channels()"))
+    assert len(pids) == servers_there
+    return channels
+
+
+def test_the_listener_notices_a_dead_network_as_the_pool_does(two):
+    adapter, _ = two
+    adapter.counts()
+    with _Listener(adapter._dialect._engine, lambda: None, "")._connected() as listening:
+        with closing(socket.socket(fileno=os.dup(listening.fileno()))) as seen:
+            if sys.platform == "linux" and seen.family != socket.AF_UNIX:
+                assert seen.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                assert seen.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
+                assert seen.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
+        given = listening.info.get_parameters()
+        assert (given["connect_timeout"], given["application_name"]) == ("5", "sapwood")
+        with adapter._reading() as pooled:
+            assert pooled.connection.driver_connection.info.get_parameters() == given
+
+
 class _Deaf:
     """Waits by looking alone."""
 
@@ -101,7 +161,7 @@ def test_two_migrations_that_meet_make_the_tables_once(postgresql_url):
         thread.start()
     for thread in threads:
         thread.join()
-    assert steps == [step.name for step in STEPS]
+    assert steps == [step.name for step in migrations.STEPS]
     for adapter in adapters:
         assert adapter.pending_migrations() == []
         adapter.close()

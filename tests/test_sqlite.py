@@ -323,6 +323,8 @@ def test_a_sqlite_uri_and_an_engine_in_memory_are_refused():
 
 def test_a_database_in_memory_serves_one_process():
     adapter = SQLAlchemyAdapter("sqlite:///:memory:")
+    assert adapter.is_volatile
+    assert adapter.address() is None
     adapter.register(worker_record("w"))
     adapter.enqueue([DRAFT] * 3)
     threads = [threading.Thread(target=adapter.enqueue, args=([DRAFT] * 50,)) for _ in range(4)]

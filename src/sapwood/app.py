@@ -19,7 +19,7 @@ from sapwood.context import JobContext
 from sapwood.errors import ConfigurationError, NoApp, UnknownAdapter, UnknownQueue
 from sapwood.events import Events, JobsEnqueued
 from sapwood.log import LogListener
-from sapwood.record import JobDraft
+from sapwood.record import JobDraft, check_queue
 from sapwood.timing import Timing
 
 if TYPE_CHECKING:
@@ -144,6 +144,9 @@ class Sapwood:
         self.queues = None if queues is None else tuple(_strings(queues, "queues"))
         """The queues that are declared, None for any."""
 
+        for queue in self.queues or ():
+            check_queue(queue)
+
         self.imports = tuple(_strings(imports, "imports"))
         """The modules and packages with jobs."""
 
@@ -232,7 +235,9 @@ class Sapwood:
 
         Raises:
             UnknownQueue: it declares its queues, and not that one.
+            ConfigurationError: no queue can have that name.
         """
+        check_queue(queue)
         if self.queues is not None and queue not in self.queues:
             raise UnknownQueue(
                 f"queue {queue!r} is not declared",

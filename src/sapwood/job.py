@@ -24,8 +24,8 @@ from sapwood.errors import (
     UnsupportedConnection,
 )
 from sapwood.handle import JobHandle
-from sapwood.options import Options, check_priority, check_queue
-from sapwood.record import JobDraft
+from sapwood.options import Options, check_priority
+from sapwood.record import JobDraft, check_job, check_queue
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -188,6 +188,8 @@ class Job:
             # Said when it is enqueued: a class inside a function may well be run inline only.
             with suppress(UnnamedJob):
                 names.insert(0, cls.stored_name())
+            for each in names:
+                check_job(each)
             registry.register(cls, names)
 
     # --- having it done -----------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sapwood.record import WAITING, JobAttempt, JobDraft, JobRecord, JobState
+from sapwood.record import WAITING, JobAttempt, JobDraft, JobRecord, JobState, check_queue
 
 MAX_DEATHS = 3
 """A job that was running at this many deaths of workers is failed: it is the likely cause."""
@@ -247,6 +247,11 @@ class Edit(Struct, frozen=True, kw_only=True):
     priority: int | None = None
     run_at: datetime | None = None
     args: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a name that not every store can hold."""
+        if self.queue is not None:
+            check_queue(self.queue)
 
 
 def edited(record: JobRecord, edit: Edit, *, now: datetime) -> JobRecord | None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from sapwood.errors import ConfigurationError, InvalidPriority, InvalidWait
+from sapwood.errors import InvalidPriority, InvalidWait
+from sapwood.record import check_queue
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -35,12 +36,6 @@ class Options(Struct, frozen=True, kw_only=True):
     def seconds(self) -> float:
         """The wait in seconds, 0 where there is none."""
         return self.wait.total_seconds() if isinstance(self.wait, timedelta) else self.wait or 0
-
-
-def check_queue(queue: Any) -> None:
-    """Refuse what cannot name a queue."""
-    if not isinstance(queue, str) or not 0 < len(queue) <= 128:  # noqa: PLR2004 - the width of the column
-        raise ConfigurationError(f"{queue!r} cannot name a queue", mend="a text of 1 to 128 characters")
 
 
 def check_priority(priority: Any) -> None:

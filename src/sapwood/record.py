@@ -3,8 +3,15 @@
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from msgspec import Struct
+
+from sapwood.errors import ConfigurationError
+
+LONGEST_QUEUE = 128
+LONGEST_JOB = 255
+"""The widths of the columns, in characters."""
 
 
 class JobState(StrEnum):
@@ -36,6 +43,41 @@ WAITING = frozenset({JobState.SCHEDULED, JobState.READY, JobState.BLOCKED})
 """The states from which a job may still be edited or cancelled."""
 
 
+def check_queue(name: Any) -> None:
+    """Refuse what cannot name a queue in every store.
+
+    Raises:
+        ConfigurationError: why.
+    """
+    _check_name(name, "a queue", LONGEST_QUEUE)
+
+
+def check_job(name: Any) -> None:
+    """Refuse what a job cannot be stored under in every store.
+
+    Raises:
+        ConfigurationError: why.
+    """
+    _check_name(name, "a job", LONGEST_JOB)
+
+
+def _check_name(name: Any, noun: str, longest: int) -> None:
+    what = f"{name if not isinstance(name, str) or len(name) <= longest else name[:longest] + '…'!r} cannot name {noun}"
+    mend = f"a text of 1 to {longest} characters"
+    if not isinstance(name, str):
+        raise ConfigurationError(what, why="it is no text", mend=mend)
+    if not 0 < len(name) <= longest:
+        raise ConfigurationError(what, why=f"it has {len(name)} characters", mend=mend)
+    if "\0" in name:
+        raise ConfigurationError(what, why="PostgreSQL cannot store a NUL", mend=mend)
+    if not name.isascii():
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            why = f"no encoding has its character {name[error.start]!r}, half of a pair"
+            raise ConfigurationError(what, why=why, mend=mend) from None
+
+
 class JobDraft(Struct, frozen=True, kw_only=True):
     """A job with its arguments, not yet stored."""
 
@@ -57,6 +99,11 @@ class JobDraft(Struct, frozen=True, kw_only=True):
 
     run_at: datetime | None = None
     """Not before this moment (aware)."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that not every store can hold."""
+        check_job(self.job)
+        check_queue(self.queue)
 
 
 class JobRecord(Struct, frozen=True, kw_only=True):

@@ -190,14 +190,17 @@ def test_the_apps_worker_groups_say_what_is_served(sapwood, folder):
     assert 'adapter "audit" is not served here: sapwood work --adapter audit' in seen[4]
 
 
-def test_jobs_in_memory_are_not_shared_between_processes(sapwood, folder):
+@pytest.mark.parametrize("store", ["MemoryAdapter()", "'sqlite:///:memory:'", "SQLAlchemyAdapter('sqlite://')"])
+def test_jobs_in_memory_are_not_shared_between_processes(store, sapwood, folder):
     (folder / "jobs.py").write_text(
-        "from sapwood import Job, MemoryAdapter, Sapwood\n"
-        "app = Sapwood(MemoryAdapter())\n"
+        "from sapwood import Job, MemoryAdapter, Sapwood, SQLAlchemyAdapter\n"
+        f"app = Sapwood({store})\n"
         "class A(Job):\n    def perform(self) -> None: ...\n"
     )
     assert sapwood("workoff", "-n", "2").code == 6
-    assert "is gone when this command ends" in sapwood("enqueue", "A").err
+    told = sapwood("enqueue", "A")
+    assert "is gone when this command ends" in told.err
+    assert "start one" not in told.err
 
 
 def test_a_worker_that_breaks_is_not_passed_over(sapwood, project):

@@ -82,6 +82,11 @@ class BaseAdapter(ABC):
         """
         return None
 
+    @property
+    def is_volatile(self) -> bool:
+        """True: what it keeps ends with this process, so that no other can work it off."""
+        return False
+
     # --- the application --------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -76,7 +76,7 @@ class _Driver(NamedTuple):
     """Makes a cursor that returns plain tuples, whatever rows the caller likes."""
 
     version: Callable[[Any], str] | None = None
-    """Tells the server's version, where the words to be used depend on it. It asks nobody."""
+    """Tells the database's version, where the words to be used depend on it. It asks nobody."""
 
 
 def _psycopg_cursor(connection: Any) -> Any:

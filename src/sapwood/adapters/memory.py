@@ -43,6 +43,11 @@ class MemoryAdapter(BaseAdapter):
 
     # --- life -------------------------------------------------------------------------------------------------------
 
+    @property
+    def is_volatile(self) -> bool:
+        """True."""
+        return True
+
     def describe(self) -> str:
         """Return ``memory://``: there is one store per adapter."""
         return "memory://"

@@ -85,13 +85,25 @@ def pending(connection: Connection, tables: Tables) -> Sequence[Step]:
         SchemaTooNew: a later release has changed the tables beyond what this one can read.
     """
     standing = status(connection, tables)
-    if standing.is_too_new:
+    refuse_too_new(standing.oldest_reader)
+    return STEPS[standing.version :]
+
+
+def refuse_too_new(oldest_reader: str | int | None) -> None:
+    """Refuse tables that only a later release can work with.
+
+    Args:
+        oldest_reader: the oldest schema version whose release still can, as the tables say it.
+
+    Raises:
+        SchemaTooNew: this release is older.
+    """
+    if oldest_reader is not None and int(oldest_reader) > SCHEMA_VERSION:
         raise SchemaTooNew(
-            f"the tables need a release that knows schema {standing.oldest_reader}",
+            f"the tables need a release that knows schema {oldest_reader}",
             why=f"this one knows up to {SCHEMA_VERSION}",
             mend="upgrade sapwood on this machine",
         )
-    return STEPS[standing.version :]
 
 
 def migrate(connection: Connection, tables: Tables) -> Sequence[str]:

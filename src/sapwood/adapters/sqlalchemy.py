@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import logging
 import os
 import random
 import threading
@@ -30,15 +31,17 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import QueuePool
 
 from sapwood import lifecycle
 from sapwood.adapters import migrations
 from sapwood.adapters.base import BaseAdapter, Exchange, JobFilter, Settlement
-from sapwood.adapters.dialects.base import Dialect, Swap
+from sapwood.adapters.dialects.base import Dialect, Pooling, Swap
 from sapwood.adapters.dialects.sqlite import Durability, SQLiteDialect
 from sapwood.adapters.joining import AfterCommit, Installation, borrowed
 from sapwood.adapters.tables import Tables
-from sapwood.errors import ConfigurationError, SchemaOutdated, StoreUnavailable, UnsupportedStore
+from sapwood.errors import ConfigurationError, StoreUnavailable, UnsupportedStore
 from sapwood.lifecycle import Edit, Succeeded, Trace
 from sapwood.page import Claim, Page
 from sapwood.record import JobAttempt, JobDraft, JobRecord, JobState, WorkerRecord
@@ -48,6 +51,15 @@ _FIXED = frozenset({"id", "job", "created_at", "lock_token"})
 
 _REPEATS = 8
 """How often a transaction that gave way to another is repeated before its error is told."""
+
+_KEPT_CONNECTIONS = 5
+_MOST_CONNECTIONS = 15
+"""For a process that only enqueues."""
+
+_OWN_CONNECTIONS = 3
+"""Those of a worker besides its jobs': its loop, its wake-ups to others, and on PostgreSQL the one it listens on."""
+
+_log = logging.getLogger("sapwood")
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine  # needs greenlet, which an application without asyncio has not
@@ -93,9 +105,11 @@ class SQLAlchemyAdapter(BaseAdapter):
         prefix: what the names of the tables begin with.
         schema: the schema of the tables, where the database has schemas.
         durability: SQLite only. ``"full"`` survives a power cut; with ``"normal"`` one may undo the last commits.
+        pool_size: servers only. The most connections of this process, besides one on which a worker listens; who needs
+            one more waits. None: as many as its workers can use at once, and at least 15.
 
     Raises:
-        ConfigurationError: the URL cannot be read, or a name is no identifier.
+        ConfigurationError: the URL or one of its options cannot be used, or a name is no identifier.
         UnsupportedStore: a database that no dialect is written for.
     """
 
@@ -108,7 +122,10 @@ class SQLAlchemyAdapter(BaseAdapter):
         prefix: str = "background_",
         schema: str | None = None,
         durability: Durability = "full",
+        pool_size: int | None = None,
     ) -> None:
+        if pool_size is not None and (type(pool_size) is not int or pool_size < 1):
+            raise ConfigurationError(f"pool_size is {pool_size!r}", mend="a number of connections, 1 or more")
         self._dialect = _dialect(_url(database), durability)
         self._tables = Tables(prefix, schema, partial=self._dialect.partial_indexes)
         self._prefix, self._durability = prefix, durability
@@ -116,6 +133,9 @@ class SQLAlchemyAdapter(BaseAdapter):
         self._engine: Engine | None = None
         self._migrated = False
         self._pid = 0
+        self._pool_size = pool_size
+        self._slots: dict[str, int] = {}
+        self._provided = 0
         self._wakes: dict[object, Callable[[], None]] = {}
         self._installation = Installation()
         self._after_commit = AfterCommit(self._wake_joined)
@@ -129,13 +149,21 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Return the address of the database, with any password masked."""
         return self._dialect.describe()
 
-    def address(self) -> Mapping[str, Any]:
-        """Return the URL and all else that makes an adapter of the same tables."""
+    @property
+    def is_volatile(self) -> bool:
+        """True for a SQLite database in memory."""
+        return self._dialect.is_volatile
+
+    def address(self) -> Mapping[str, Any] | None:
+        """Return the URL and all else that makes an adapter of the same tables; None where they are in memory."""
+        if self.is_volatile:
+            return None
         return {
             "database": self._dialect.url.render_as_string(hide_password=False),
             "prefix": self._prefix,
             "schema": self._tables.metadata.schema,
             "durability": self._durability,
+            "pool_size": self._pool_size,
         }
 
     @property
@@ -146,7 +174,7 @@ class SQLAlchemyAdapter(BaseAdapter):
     def migrate(self) -> Sequence[str]:
         """Bring the tables up to this release; return the names of the steps taken."""
         with self._opening, self._named_errors():
-            with self._dialect.writing(self._connected()) as connection:
+            with self._dialect.patient(self._connected()) as connection:
                 self._dialect.alone_to_migrate(connection)
                 steps = migrations.migrate(connection, self._tables)
             self._migrated = self._dialect.migrates_itself
@@ -210,13 +238,15 @@ class SQLAlchemyAdapter(BaseAdapter):
         self, drafts: Sequence[JobDraft], connection: Connection, now: datetime | None
     ) -> Sequence[int]:
         with self._named_errors():
-            present, installed = self._dialect.greet(connection, self._tables.meta)
-            self._installation.met(installed)
-            moment = now or present
+            greeting = self._dialect.greet(connection, self._tables.meta)
+            self._installation.met(greeting.installation)
+            migrations.refuse_too_new(greeting.oldest_reader)
+            moment = now or greeting.now
             try:
                 return self._insert(connection, drafts, moment)
             except DBAPIError as error:
-                if not (self._dialect.migrates_itself and self._dialect.is_missing_table(error)):
+                lacking = self._dialect.is_missing_table(error) or self._dialect.is_missing_column(error)
+                if not (self._dialect.migrates_itself and lacking):
                     raise
             # The very first job: another connection would wait for the caller's own lock, so the tables are made here.
             self._dialect.begin_for_caller(connection)
@@ -232,6 +262,8 @@ class SQLAlchemyAdapter(BaseAdapter):
     @_repeated
     def register(self, worker: WorkerRecord, *, now: datetime | None = None) -> None:
         """Make the worker known, once its life can be proven."""
+        self._slots[worker.id] = worker.concurrency
+        self._provide()
         self._connected_and_migrated()
         self._refuse_outdated()
         self._dialect.worker_began(worker.id)
@@ -256,6 +288,7 @@ class SQLAlchemyAdapter(BaseAdapter):
     @_repeated
     def unregister(self, worker: str, *, now: datetime | None = None) -> Sequence[JobRecord]:
         """Forget a worker that ends in good order."""
+        self._slots.pop(worker, None)
         workers = self._tables.workers
         with self._writing() as connection:
             moment = self._moment(connection, now)
@@ -669,7 +702,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         chosen = [*_matching(jobs, filter)]
         if not running:
             chosen.append(jobs.c.state != JobState.RUNNING.value)
-        with self._writing() as connection:
+        with self._named_errors(), self._dialect.patient(self._connected_and_migrated()) as connection:
             connection.execute(delete(attempts).where(attempts.c.job_id.in_(select(jobs.c.id).where(*chosen))))
             return connection.execute(delete(jobs).where(*chosen)).rowcount
 
@@ -787,20 +820,52 @@ class SQLAlchemyAdapter(BaseAdapter):
             return self._connected()
 
     def _recognise(self) -> None:
-        """Learn which installation the tables are, so that a connection to another is known without a look."""
+        """Learn which installation the tables are, and whether this release may use them; once per opening."""
         with self._opening, self._named_errors(), self._dialect.reading(self._connected()) as connection:
-            _, own = self._dialect.greet(connection, self._tables.meta)
-        self._installation.opened(own)
+            greeting = self._dialect.greet(connection, self._tables.meta)
+        migrations.refuse_too_new(greeting.oldest_reader)
+        self._installation.opened(greeting.installation)
 
     def _refuse_outdated(self) -> None:
         """Let no worker begin on tables that its release cannot write; the application may enqueue all the same."""
         pending = () if self._dialect.migrates_itself else self.pending_migrations()
         if pending:
-            raise SchemaOutdated(
-                f"{self.describe()} has tables of an earlier release",
-                why=f"missing: {', '.join(pending)}",
-                mend="run `sapwood migrate`; workers of the earlier release go on meanwhile",
+            raise self._dialect.schema_outdated(f"missing: {', '.join(pending)}")
+
+    def _provide(self) -> None:
+        """Have a connection for each thread of this process's workers, and tell where there cannot be as many.
+
+        No verb holds two, so that a thread which waits for one waits for somebody who will give it back.
+        """
+        needed = sum([*self._slots.values()]) + _OWN_CONNECTIONS
+        if needed <= self._provided:
+            return
+        grows = needed > self._pooling().most
+        self._provided = needed
+        if grows and self._pool_size is None:
+            # The next verb opens it again, larger.
+            self.close()
+        if self._pool_size is not None and needed > self._pool_size:
+            _log.warning(
+                "pool_size=%d is less than the %d connections that workers of %s may use at once"
+                " – their jobs wait for one another when they enqueue – make it %d, or leave it out",
+                *(self._pool_size, needed, self.describe(), needed),
             )
+        with self._reading() as connection:
+            room = self._dialect.room(connection)
+            pool = cast("QueuePool", connection.engine.pool)
+            more = 0 if room is None else min(needed, self._pooling().most) - pool.checkedin() - pool.checkedout()
+        if room is not None and more > room:
+            _log.warning(
+                "%s has room for %d more connections, and workers of this process may need %d"
+                " – each job takes one while it enqueues – raise max_connections, lower concurrency, or set pool_size",
+                *(self.describe(), room, more),
+            )
+
+    def _pooling(self) -> Pooling:
+        if self._pool_size is not None:
+            return Pooling(self._pool_size, self._pool_size)
+        return Pooling(max(_KEPT_CONNECTIONS, self._provided), max(_MOST_CONNECTIONS, self._provided))
 
     def _connected(self) -> Engine:
         """Return the engine of this process: connections do not survive a fork."""
@@ -809,7 +874,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             self._engine = None
         if self._engine is None:
             self._pid = os.getpid()
-            self._engine = self._dialect.connect()
+            self._engine = self._dialect.connect(self._pooling())
             # An adapter that is dropped without close() lets go of its connections all the same.
             weakref.finalize(self, _let_go, self._dialect, self._engine, self._pid)
         return self._engine
@@ -818,9 +883,19 @@ class SQLAlchemyAdapter(BaseAdapter):
     def _named_errors(self) -> Iterator[None]:
         try:
             yield
+        except PoolTimeout as error:
+            raise StoreUnavailable(
+                f"{self.describe()}: all {self._pooling().most} connections of this process are in use",
+                why="none was given back in 30 seconds",
+                mend="see what keeps the server busy, or raise pool_size=",
+            ) from error
         except DBAPIError as error:
             if self._dialect.is_conflict(error):
-                raise _Conflict(f"{self.describe()}: another transaction was in the way") from error
+                raise _Conflict(
+                    f"{self.describe()}: another transaction was in the way",
+                    why=str(error.orig).partition("\n")[0],
+                    mend="end the transaction that keeps its locks; workers try again by themselves",
+                ) from error
             named = self._dialect.translated(error)
             if named is None:
                 raise

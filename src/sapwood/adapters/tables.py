@@ -24,7 +24,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator
 
 from sapwood.errors import ConfigurationError
-from sapwood.record import JobAttempt, JobRecord, JobState, WorkerRecord
+from sapwood.record import LONGEST_JOB, LONGEST_QUEUE, JobAttempt, JobRecord, JobState, WorkerRecord
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _LONGEST_NAME = "jobs_scheduled_idx"
@@ -123,10 +123,10 @@ def _jobs(metadata: MetaData, prefix: str, *, partial: bool) -> Table:
         metadata,
         Column("id", _Id, primary_key=True, autoincrement=True),
         Column("state", String(16), nullable=False),
-        Column("queue", String(128), nullable=False),
+        Column("queue", String(LONGEST_QUEUE), nullable=False),
         Column("priority", SmallInteger, nullable=False),
         Column("run_at", Instant, nullable=False),
-        Column("job", String(255), nullable=False),
+        Column("job", String(LONGEST_JOB), nullable=False),
         Column("args", _Text, nullable=False),
         Column("attempts", Integer, nullable=False),
         Column("max_attempts", Integer, nullable=False),

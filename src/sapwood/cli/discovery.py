@@ -14,7 +14,7 @@ from msgspec import Struct
 from sapwood import registry
 from sapwood.cli.problems import Misused, NotFound
 from sapwood.config import Settings
-from sapwood.errors import ConfigurationError, NoApp, SapwoodError, UnknownQueue, UnnamedJob
+from sapwood.errors import ConfigurationError, NoApp, SapwoodError, UnnamedJob
 
 if TYPE_CHECKING:
     from sapwood.adapters.base import BaseAdapter
@@ -56,7 +56,7 @@ class Project(Struct, frozen=True):
         """See that the app has a queue that was named on the command line."""
         try:
             self.app.check_queue(queue)
-        except UnknownQueue as error:
+        except ConfigurationError as error:
             raise Misused(error.what, why=error.why, mend=error.mend) from error
 
     def classes(self) -> Mapping[str, "type[Job]"]:

@@ -9,7 +9,6 @@ from typing import Any, get_type_hints
 import click
 
 from sapwood import registry
-from sapwood.adapters.memory import MemoryAdapter
 from sapwood.cli import values
 from sapwood.cli.command import Command, invocation
 from sapwood.cli.jobs import as_json
@@ -75,7 +74,7 @@ def enqueue_command(
         return
     when = f", {until(record.run_at)} ({instant(record.run_at)})" if record.run_at > datetime.now(UTC) else ""
     say(f"#{record.id} {short_name(name)}  {state_name(record.state)} in queue {clean(record.queue)}{when}")
-    if isinstance(store, MemoryAdapter):
+    if store.is_volatile:
         call.note("note: this app keeps jobs in memory: the job is gone when this command ends")
         return
     why = reason(record, living_workers(store), registry.names())

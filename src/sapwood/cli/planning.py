@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from sapwood._version import __version__
-from sapwood.adapters.memory import MemoryAdapter
 from sapwood.app import WorkerGroup
 from sapwood.cli.command import Invocation
 from sapwood.cli.problems import Misused, Refused
@@ -109,5 +108,5 @@ def plan_supervisor(call: Invocation, workers: Sequence[WorkerPlan], **options: 
 
 def refuse_memory(call: Invocation, workers: Sequence[WorkerPlan]) -> None:
     """Refuse to start processes for jobs that no other process can see."""
-    if any(isinstance(call.project.adapter(worker.adapter), MemoryAdapter) for worker in workers):
+    if any(call.project.adapter(worker.adapter).is_volatile for worker in workers):
         raise Refused("jobs in memory cannot be shared between processes", mend="leave out -n, or use SQLite")

@@ -7,7 +7,6 @@ import click
 import msgspec
 
 from sapwood.adapters.base import BaseAdapter
-from sapwood.adapters.memory import MemoryAdapter
 from sapwood.cli.command import Command, Invocation, invocation
 from sapwood.cli.output import document, number, say, until
 from sapwood.cli.problems import ExitCode, Refused
@@ -47,7 +46,7 @@ def workoff_command(
         for plan in plans:
             counted.update(msgspec.structs.asdict(run(call, plan, until_empty=True)))
     else:
-        if any(isinstance(call.project.adapter(name), MemoryAdapter) for name in names):
+        if any(call.project.adapter(name).is_volatile for name in names):
             raise Refused("jobs in memory cannot be shared between processes", mend="leave out -n, or use SQLite")
         counted = side_by_side([_child_command(call, plan) for plan in plans for _ in range(processes)])
     left = {name: _left(call.project.adapter(name)) for name in names}

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from msgspec import Struct
 from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, Table, insert
 from sqlalchemy.exc import DBAPIError
 
-from sapwood.errors import ForeignConnection, StoreError, StoreUnavailable
+from sapwood.errors import ForeignConnection, SchemaOutdated, StoreError, StoreUnavailable
 from sapwood.lifecycle import Trace
 from sapwood.page import Claim, Page
 
@@ -45,6 +45,29 @@ class Swapped(Struct, frozen=True, kw_only=True):
     alive: bool
 
 
+class Greeting(NamedTuple):
+    """What a connection is asked before it is used for the first time."""
+
+    now: datetime
+    """The store's time."""
+
+    installation: str | None = None
+    """The id of the installation that it leads to, None without ids."""
+
+    oldest_reader: str | None = None
+    """The oldest schema version whose release can work with the tables, None where it was not asked for."""
+
+
+class Pooling(NamedTuple):
+    """How many connections a process keeps to a server."""
+
+    kept: int
+    """So many stay open once they were needed."""
+
+    most: int
+    """Whoever needs one more waits."""
+
+
 class Dialect(ABC):
     """One database, told in its own way. Verbs are not known here, only how to connect, order, lock and tell time."""
 
@@ -67,6 +90,11 @@ class Dialect(ABC):
     """True: there is a statement of its own for :meth:`exchange`."""
 
     @property
+    def is_volatile(self) -> bool:
+        """True: the database ends with this process."""
+        return False
+
+    @property
     @abstractmethod
     def url(self) -> URL:
         """Where the database is, password and all."""
@@ -76,12 +104,21 @@ class Dialect(ABC):
         """Return the address, for people, with any password masked."""
 
     @abstractmethod
-    def connect(self) -> Engine:
+    def connect(self, pooling: Pooling) -> Engine:
         """Return a new engine of our own."""
+
+    def room(self, connection: Connection) -> int | None:
+        """Return how many more connections the server would give, None where that is not known or does not matter."""
+        del connection
+        return None
 
     @abstractmethod
     def writing(self, engine: Engine) -> AbstractContextManager[Connection]:
         """Return one transaction that may write, committed at its end."""
+
+    def patient(self, engine: Engine) -> AbstractContextManager[Connection]:
+        """Return a transaction that may write, for statements that take their time: on all rows, or on the tables."""
+        return self.writing(engine)
 
     @abstractmethod
     def reading(self, engine: Engine) -> AbstractContextManager[Connection]:
@@ -132,8 +169,8 @@ class Dialect(ABC):
 
     # --- the caller's connection --------------------------------------------------------------------------------------
 
-    def greet(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
-        """Return the store's time and the id of the installation that a caller's connection leads to, None without ids.
+    def greet(self, connection: Connection, meta: Table) -> Greeting:
+        """Return the store's time, and which tables a caller's connection leads to.
 
         Whatever comes of it, the caller's transaction can go on.
 
@@ -150,7 +187,7 @@ class Dialect(ABC):
         return self._greeted(connection, meta)
 
     @abstractmethod
-    def _greeted(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
+    def _greeted(self, connection: Connection, meta: Table) -> Greeting:
         """Greet a connection to this kind of database."""
 
     def begin_for_caller(self, connection: Connection) -> None:  # noqa: B027 - most drivers do so by themselves
@@ -159,6 +196,18 @@ class Dialect(ABC):
     @abstractmethod
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Say whether a statement failed because the tables are not there."""
+
+    @abstractmethod
+    def is_missing_column(self, error: DBAPIError) -> bool:
+        """Say whether a statement failed because the tables lack what a later release has added."""
+
+    def schema_outdated(self, why: str) -> SchemaOutdated:
+        """Return the error for tables that lack what this release needs."""
+        return SchemaOutdated(
+            f"{self.describe()} has tables of an earlier release",
+            why=why,
+            mend="run `sapwood migrate`; workers of the earlier release go on meanwhile",
+        )
 
     def is_conflict(self, error: DBAPIError) -> bool:
         """Say whether a transaction of ours gave way to another and may be repeated as a whole."""

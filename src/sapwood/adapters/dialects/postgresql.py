@@ -1,21 +1,25 @@
 """PostgreSQL, by psycopg 3, with no state in the session: a transaction pooler may stand in between."""
 
 import contextlib
+import logging
 import random
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 from weakref import WeakSet
 
 import psycopg
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     Connection,
     Engine,
+    Integer,
     Select,
     Table,
     any_,
@@ -30,15 +34,19 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
-from sapwood.adapters.dialects.base import PLAIN, Swap, Swapped
+from sapwood.adapters.dialects.base import PLAIN, Greeting, Pooling, Swap, Swapped
 from sapwood.adapters.dialects.server import (
     CONNECT_SECONDS,
     LOCK_SECONDS,
     SILENCE_SECONDS,
     STATEMENT_SECONDS,
     ServerDialect,
+    in_parts,
 )
+from sapwood.adapters.tables import Instant
 from sapwood.errors import StoreError, StoreFull, StoreReadOnly
+
+_log = logging.getLogger("sapwood")
 
 _BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED; "
@@ -49,6 +57,26 @@ _BEGIN = (
     "SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL timezone = 'UTC'"
 )
 
+_ROOM = """
+SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+  - coalesce(current_setting('reserved_connections', true)::int, 0)
+  - (SELECT coalesce(sum(numbackends), 0)::int FROM pg_stat_database)
+"""
+
+_CONNECTING: Mapping[str, Any] = MappingProxyType(
+    {
+        "connect_timeout": CONNECT_SECONDS,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": SILENCE_SECONDS * 1000,
+        # A prepared statement is state in the session, which a pooler gives to somebody else.
+        "prepare_threshold": None,
+        "application_name": "sapwood",
+    }
+)
+"""What the driver is told for every connection, be it the pool's or the listener's."""
+
 _CHANNEL = "sapwood"
 _COALESCE_SECONDS = 0.1
 _PROBE_SECONDS = 2.0
@@ -56,6 +84,8 @@ _DEAF_SECONDS = 300.0
 
 _MIGRATION_LOCK = 0x5A9_000D
 """Any number that nobody else is likely to lock."""
+
+_BYTES_PER_INSERT = 64 << 20
 
 _SPARE = 3
 """Candidates read per job that is wanted, over several queues: others may have locked some of them."""
@@ -72,6 +102,18 @@ class PostgreSQLDialect(ServerDialect):
     present = "statement_timestamp()"
     tells = True
     exchanges = True
+    renamed = MappingProxyType({"asyncpg": {"ssl": "sslmode", "timeout": "connect_timeout"}})
+    # All of them are about statements prepared by name: here there are none.
+    without_effect = frozenset(
+        {
+            "prepared_statement_cache_size",
+            "prepared_statement_name_func",
+            "statement_cache_size",
+            "max_cached_statement_lifetime",
+            "max_cacheable_statement_size",
+            "prepare_threshold",
+        }
+    )
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -83,25 +125,32 @@ class PostgreSQLDialect(ServerDialect):
         return {
             # The driver sends nothing by itself: a transaction begins with our own BEGIN, and its time-outs with it.
             "isolation_level": "AUTOCOMMIT",
-            "connect_args": {
-                "connect_timeout": CONNECT_SECONDS,
-                "keepalives_idle": 10,
-                "keepalives_interval": 5,
-                "keepalives_count": 3,
-                "tcp_user_timeout": SILENCE_SECONDS * 1000,
-                # A prepared statement is state in the session, which a pooler gives to somebody else.
-                "prepare_threshold": None,
-                "application_name": "sapwood",
-            },
+            "connect_args": self._unless_told(_CONNECTING),
         }
 
-    def connect(self) -> Engine:
+    def _options(self) -> frozenset[str]:
+        return frozenset(option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults())
+
+    def connect(self, pooling: Pooling) -> Engine:
         """Return an engine whose transactions begin with our own BEGIN."""
-        engine = super().connect()
+        engine = super().connect(pooling)
         event.listen(engine, "begin", _begin)
         self._engine = engine
         self._notifier = None
         return engine
+
+    def room(self, connection: Connection) -> int | None:
+        """Ask the server; a pooler in between has room of its own, which it tells only to its administrator."""
+        if _is_pooled(cast("psycopg.Connection[Any]", connection.connection.driver_connection)):
+            return None
+        return cast("int", connection.exec_driver_sql(_ROOM).scalar_one())
+
+    @contextmanager
+    def patient(self, engine: Engine) -> Iterator[Connection]:
+        """Lift the limit to the end of the transaction."""
+        with self.writing(engine) as connection:
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            yield connection
 
     def clock(self, connection: Connection) -> datetime:
         """Ask the server."""
@@ -111,6 +160,22 @@ class PostgreSQLDialect(ServerDialect):
     def among(self, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
         """Pass the ids as one array."""
         return column == any_(bindparam(None, list(ids), type_=ARRAY(BigInteger)))
+
+    def insert(self, connection: Connection, jobs: Table, rows: Sequence[Mapping[str, Any]]) -> Sequence[int]:
+        """Send what differs between rows as one array for each column, to drivers whose words we know."""
+        if len(rows) == 1 or connection.dialect.driver != "psycopg":
+            return super().insert(connection, jobs, rows)
+        ids: list[int] = []
+        for part in in_parts(rows, most_bytes=_BYTES_PER_INSERT):
+            values: dict[str, Any] = {name: [row[name] for row in part] for name in part[0]}
+            same = {name: given[0] for name, given in values.items() if given.count(given[0]) == len(part)}
+            # At least one is an array, which tells how many rows there are.
+            same.pop("args", None)
+            sql = _insert_sql(jobs, list(values), same, connection.dialect.identifier_preparer)
+            stored = connection.exec_driver_sql(sql, values | same, execution_options=PLAIN)
+            # They are given out in order; that they are returned so is promised by nobody.
+            ids.extend(sorted(stored.scalars()))
+        return tuple(ids)
 
     def merged(self, reads: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
         """Merge the reads: PostgreSQL appends ordered index scans a row at a time (Merge Append)."""
@@ -140,7 +205,7 @@ class PostgreSQLDialect(ServerDialect):
             alive=any(row.kind == "me" for row in rows),
         )
 
-    def _greeted(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
+    def _greeted(self, connection: Connection, meta: Table) -> Greeting:
         """Look for the tables first, once for each connection: a statement that fails would end the transaction."""
         theirs = connection.connection.driver_connection
         if theirs not in self._greeted_before:
@@ -192,9 +257,16 @@ UNION ALL SELECT 'me', NULL, {", ".join("NULL" for _ in columns)} FROM me
         """Know it by its code."""
         return _code(error) in _MISSING
 
+    def is_missing_column(self, error: DBAPIError) -> bool:
+        """Know it by its code."""
+        return _code(error) == "42703"
+
     def is_conflict(self, error: DBAPIError) -> bool:
         """Know it by its code."""
         return _code(error) in _CONFLICTS
+
+    def _is_overdue(self, error: DBAPIError) -> bool:
+        return _code(error) == "57014"
 
     def _kind_of(self, error: DBAPIError) -> type[StoreError] | None:
         return {"53100": StoreFull, "25006": StoreReadOnly}.get(_code(error))
@@ -216,7 +288,7 @@ UNION ALL SELECT 'me', NULL, {", ".join("NULL" for _ in columns)} FROM me
         """Call ``wake`` on notifications, where they arrive: a transaction pooler swallows them, and polling serves."""
         if self._engine is None:
             return lambda: None
-        listener = _Listener(self._engine, wake)
+        listener = _Listener(self._engine, wake, self.describe())
         listener.start()
         return listener.stop
 
@@ -229,6 +301,26 @@ UNION ALL SELECT 'me', NULL, {", ".join("NULL" for _ in columns)} FROM me
 
 def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(_BEGIN)
+
+
+def _insert_sql(jobs: Table, columns: Sequence[str], same: Collection[str], quoting: IdentifierPreparer) -> str:
+    """Return the text of the statement: constant, but for the table's name and which columns are alike in all rows."""
+    casts = {name: _cast(jobs.c[name]) for name in columns}
+    varied = [name for name in columns if name not in same]
+    arrays = ", ".join(f"%({name})s::{casts[name]}[]" for name in varied)
+    chosen = (f"%({name})s::{casts[name]}" if name in same else f"given.{name}" for name in columns)
+    return f"""
+INSERT INTO {quoting.format_table(jobs)} ({", ".join(columns)})
+SELECT {", ".join(chosen)} FROM unnest({arrays}) WITH ORDINALITY AS given({", ".join(varied)}, place)
+ORDER BY given.place RETURNING id
+"""  # noqa: S608 - the columns are ours, the table's name is quoted by the one function that does so
+
+
+def _cast(column: Column[Any]) -> str:
+    """Return what a value is sent as. Not the column's own type: a cast to it would cut what is too long."""
+    if isinstance(column.type, Instant):
+        return "timestamptz"
+    return "bigint" if isinstance(column.type, Integer) else "text"
 
 
 def _code(error: DBAPIError) -> str:
@@ -265,12 +357,22 @@ class _Notifier:
             self._stopped.wait(_COALESCE_SECONDS)
 
 
+def _is_pooled(connection: psycopg.Connection[Any]) -> bool:
+    """Say whether a pooler stands in between: what it calls the server's process is not what the server does.
+
+    It is asked before anything is said that would stay on the server's connection, which a pooler gives to others.
+    """
+    asked = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return asked is None or asked[0] != connection.info.backend_pid
+
+
 class _Listener:
     """Listens on a connection of its own, and again on another whenever that is lost."""
 
-    def __init__(self, engine: Engine, wake: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, wake: Callable[[], None], server: str) -> None:
         self._engine = engine
         self._wake = wake
+        self._server = server
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sapwood-listen", daemon=True)
         self.hears = threading.Event()
@@ -288,14 +390,16 @@ class _Listener:
         while not self._stopped.is_set():
             try:
                 with self._connected() as connection:
-                    if not self._probe(connection):
-                        # A pooler swallows what is sent: polling serves, and we look again much later.
-                        self._stopped.wait(_DEAF_SECONDS)
-                        continue
-                    failures = 0
-                    self.hears.set()
-                    self._wake()
-                    self._listen(connection)
+                    arrives = not _is_pooled(connection) and self._arrives(connection)
+                    if arrives:
+                        failures = 0
+                        self.hears.set()
+                        self._wake()
+                        self._listen(connection)
+                if not arrives:
+                    _log.info("%s sends no wake-ups here, as behind a pooler: polling serves", self._server)
+                    self._stopped.wait(_DEAF_SECONDS)
+                    continue
             except (psycopg.Error, SQLAlchemyError):
                 failures += 1
             finally:
@@ -303,16 +407,15 @@ class _Listener:
             longest = min(10.0, 0.1 * 2 ** min(failures, 10))
             self._stopped.wait(longest * random.random())  # noqa: S311 - a spread, not a secret
 
-    @contextmanager
-    def _connected(self) -> Iterator[psycopg.Connection[Any]]:
+    def _connected(self) -> psycopg.Connection[Any]:
+        """Connect as the pool does, outside of it: this connection rests in a wait for most of its life."""
         arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
         options.pop("context", None)
-        with psycopg.connect(*arguments, **options, autocommit=True, connect_timeout=CONNECT_SECONDS) as connection:
-            connection.execute(f"LISTEN {_CHANNEL}")
-            yield connection
+        return psycopg.connect(*arguments, **{**_CONNECTING, **options}, autocommit=True)
 
-    def _probe(self, connection: psycopg.Connection[Any]) -> bool:
-        """Say whether a notification that somebody else sends arrives here."""
+    def _arrives(self, connection: psycopg.Connection[Any]) -> bool:
+        """Listen, and say whether a notification that somebody else sends arrives here."""
+        connection.execute(f"LISTEN {_CHANNEL}")
         token = secrets.token_hex(8)
         with self._engine.begin() as other:
             other.execute(text("SELECT pg_notify(:channel, :token)"), {"channel": _CHANNEL, "token": token})

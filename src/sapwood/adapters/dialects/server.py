@@ -2,9 +2,8 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -22,9 +21,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
-from sapwood.adapters.dialects.base import PLAIN, Dialect
+from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting, Pooling
 from sapwood.adapters.tables import Instant
-from sapwood.errors import SchemaMissing, StoreError, StoreUnavailable
+from sapwood.errors import ConfigurationError, SchemaMissing, StoreError, StoreUnavailable
 
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 5
@@ -34,6 +33,9 @@ SILENCE_SECONDS = 15
 
 _TRUST_SECONDS = 1.0
 """A pooled connection that was used this recently is not asked whether it still lives."""
+
+_BYTES_PER_ROW = 1_000
+_BYTES_PER_LETTER = 8
 
 _SPARE = 3
 """Candidates looked at per job that is wanted: others may have locked some of them."""
@@ -51,8 +53,14 @@ class ServerDialect(Dialect):
     present: ClassVar[str]
     """What asks the server for its time."""
 
+    renamed: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    """For other drivers, what our own calls options of the same meaning."""
+
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    """Options that concern only what the application's driver does by itself, and ours does not."""
+
     def __init__(self, url: URL) -> None:
-        self._url = url.set(drivername=self.driver)
+        self._url = url.set(drivername=self.driver, query=self._query(url))
 
     @property
     def url(self) -> URL:
@@ -64,14 +72,49 @@ class ServerDialect(Dialect):
         shown = self._url.set(drivername=self._url.get_backend_name(), query={})
         return shown.render_as_string(hide_password=True)
 
-    def connect(self) -> Engine:
+    def connect(self, pooling: Pooling) -> Engine:
         """Return an engine that notices dead connections before it uses them."""
         engine = create_engine(
-            self._url, pool_size=5, max_overflow=10, pool_recycle=1800, hide_parameters=True, **self._engine_options()
+            self._url,
+            pool_size=pooling.kept,
+            max_overflow=pooling.most - pooling.kept,
+            pool_recycle=1800,
+            hide_parameters=True,
+            **self._engine_options(),
         )
         event.listen(engine, "checkout", _alive)
         event.listen(engine, "checkin", _note_use)
         return engine
+
+    def _query(self, url: URL) -> Mapping[str, str | tuple[str, ...]]:
+        """Return the options of a URL, which may be of another driver, as our own driver knows them.
+
+        Raises:
+            ConfigurationError: it does not know one, and nothing is left out in silence.
+        """
+        theirs = url.drivername.partition("+")[2]
+        renamed = self.renamed.get(theirs, {})
+        query = {renamed.get(name, name): given for name, given in url.query.items() if name not in self.without_effect}
+        unknown = sorted(set(query) - self._options())
+        if unknown:
+            ours = self.driver.partition("+")[2]
+            raise ConfigurationError(
+                f"{', '.join(unknown)} in the URL of the database cannot be used",
+                why=f"Sapwood connects by {ours}, which has no such option",
+                mend=f'give it a URL of its own: SQLAlchemyAdapter("{self._url_like(url)}"), with options of {ours}',
+            )
+        return query
+
+    def _url_like(self, url: URL) -> str:
+        return url.set(drivername=self.driver, query={}).render_as_string(hide_password=True)
+
+    @abstractmethod
+    def _options(self) -> frozenset[str]:
+        """Return the options that may stand in a URL of our own driver."""
+
+    def _unless_told(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that the URL does not say otherwise."""
+        return {name: value for name, value in settings.items() if name not in self._url.query}
 
     @abstractmethod
     def _engine_options(self) -> dict[str, Any]:
@@ -105,21 +148,31 @@ class ServerDialect(Dialect):
         free = select(jobs).where(self.among(jobs.c.id, ids), ready).order_by(*order).limit(limit)
         return connection.execute(free.with_for_update(skip_locked=True)).all()
 
-    def _greeted(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
-        """Ask for both at once: the id costs no trip of its own, so that it need not be remembered for a connection."""
-        installation = select(meta.c.value).where(meta.c.key == "installation_id").scalar_subquery()
-        asked = select(literal_column(self.present, Instant()).label("now"), installation.label("installation"))
-        now, installed = connection.execute(asked, execution_options=PLAIN).one()
-        return now, installed
+    def _greeted(self, connection: Connection, meta: Table) -> Greeting:
+        """Ask for all at once: the ids cost no trip of their own, so that none need be remembered for a connection."""
+        told = (
+            select(meta.c.value).where(meta.c.key == key).scalar_subquery().label(key)
+            for key in ("installation_id", "oldest_reader")
+        )
+        asked = select(literal_column(self.present, Instant()).label("now"), *told)
+        return Greeting(*connection.execute(asked, execution_options=PLAIN).one())
 
     def translated(self, error: DBAPIError) -> StoreError | None:
         """Name what the server reports."""
         said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
         if self.is_missing_table(error):
             return self.schema_missing()
+        if self.is_missing_column(error):
+            return self.schema_outdated(said)
         kind = self._kind_of(error)
         if kind is not None:
             return kind(f"{self.describe()}: {said}")
+        if self._is_overdue(error):
+            return StoreUnavailable(
+                f"{self.describe()}: a statement took too long and was ended",
+                why=said,
+                mend="see what keeps the server busy; workers try again by themselves",
+            )
         if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
             return StoreUnavailable(
                 f"cannot reach {self.describe()}", why=said, mend="see that the server runs and that the URL is right"
@@ -134,8 +187,33 @@ class ServerDialect(Dialect):
         )
 
     @abstractmethod
+    def _is_overdue(self, error: DBAPIError) -> bool:
+        """Say whether the server ended a statement that took longer than it may."""
+
+    @abstractmethod
     def _kind_of(self, error: DBAPIError) -> type[StoreError] | None:
         """Return the named error for a code of this server, None where there is none."""
+
+
+def size_of(row: Mapping[str, Any]) -> int:
+    """Return how many bytes a row of jobs takes in a statement at most, every quote in it escaped."""
+    return _BYTES_PER_ROW + 2 * len(row["args"]) + _BYTES_PER_LETTER * (len(row["job"]) + len(row["queue"]))
+
+
+def in_parts(
+    rows: Sequence[Mapping[str, Any]], *, most_bytes: int, most_rows: int | None = None
+) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """Cut rows into parts that one statement can take; a row that is too large for any is a part of its own."""
+    part: list[Mapping[str, Any]] = []
+    taken = 0
+    for row in rows:
+        size = size_of(row)
+        if part and (taken + size > most_bytes or len(part) == most_rows):
+            yield part
+            part, taken = [], 0
+        part.append(row)
+        taken += size
+    yield part
 
 
 def _note_use(dbapi_connection: Any, record: Any) -> None:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from sapwood.adapters.dialects.base import PLAIN, Dialect
+from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting, Pooling
 from sapwood.adapters.locks import Ticket, WorkerLocks
 from sapwood.errors import (
     ConfigurationError,
@@ -93,12 +93,18 @@ class SQLiteDialect(Dialect):
         """Where the file is."""
         return self._url
 
+    @property
+    def is_volatile(self) -> bool:
+        """True in memory."""
+        return self._path is None
+
     def describe(self) -> str:
         """Return the file, or that there is none."""
         return f"sqlite:///{self._path}" if self._path else "sqlite in memory"
 
-    def connect(self) -> Engine:
+    def connect(self, pooling: Pooling) -> Engine:
         """Return an engine whose transactions begin as ours must."""
+        del pooling
         # After a fork, locks and tickets of the parent are of no use here.
         self._turn = threading.RLock()
         arguments: dict[str, Any] = {"check_same_thread": False, "isolation_level": None, "timeout": _BUSY_SECONDS}
@@ -174,7 +180,11 @@ class SQLiteDialect(Dialect):
         """Know it by its text."""
         return "no such table" in str(error.orig)
 
-    def _greeted(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
+    def is_missing_column(self, error: DBAPIError) -> bool:
+        """Know it by its text."""
+        return any(part in str(error.orig) for part in ("no such column", "has no column named"))
+
+    def _greeted(self, connection: Connection, meta: Table) -> Greeting:
         """Compare the files."""
         del meta
         # Not the table-valued function of that name: it would begin to read, and who reads first may fail to write.
@@ -190,7 +200,7 @@ class SQLiteDialect(Dialect):
                 why=f"this adapter keeps its jobs in {self._path or 'another one in memory'}",
                 mend="hand in a connection to the same file, or leave connection= out",
             )
-        return self.clock(connection), None
+        return Greeting(self.clock(connection))
 
     def begin_for_caller(self, connection: Connection) -> None:
         """Begin as the driver would before an insert: it does not before a table is made."""
@@ -202,6 +212,8 @@ class SQLiteDialect(Dialect):
     def translated(self, error: DBAPIError) -> StoreError | None:
         """Name what SQLite reports by text alone."""
         said = str(error.orig)
+        if self.is_missing_column(error):
+            return self.schema_outdated(said)
         for part, kind, mend in _ERRORS:
             if part in said:
                 return kind(f"{self.describe()}: {said}", mend=mend)
