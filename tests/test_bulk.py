@@ -68,20 +68,11 @@ def test_ids_come_in_the_order_of_the_jobs(server, drafts, adapter_on):
     assert seen(adapter, ids) == stored_as(ids, drafts)
 
 
-@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+psycopg2"])
-def test_ids_come_in_order_on_a_joined_connection(driver, adapter_on):
-    adapter, drafts = adapter_on("postgresql"), varied(2_100)
-    with create_engine(adapter._dialect.url.set(drivername=driver), poolclass=NullPool).begin() as made:
-        ids = adapter.enqueue(drafts, connection=made)
-    assert seen(adapter, ids) == stored_as(ids, drafts)
-
-
-@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])
-def test_ids_come_in_order_on_an_asynchronous_connection(driver, adapter_on):
+def test_ids_come_in_order_on_an_asynchronous_connection(adapter_on):
     adapter, drafts = adapter_on("postgresql"), varied(2_100)
 
     async def main():
-        engine = create_async_engine(adapter._dialect.url.set(drivername=driver), poolclass=NullPool)
+        engine = create_async_engine(adapter._dialect.url, poolclass=NullPool)
         async with engine.begin() as made:
             return await made.run_sync(lambda sync: adapter.enqueue(drafts, connection=sync))
 

@@ -309,8 +309,7 @@ def _insert_sql(jobs: Table, columns: Sequence[str], same: Collection[str], quot
     varied = [name for name in columns if name not in same]
     arrays = ", ".join(f"%({name})s::{casts[name]}[]" for name in varied)
     chosen = (f"%({name})s::{casts[name]}" if name in same else f"given.{name}" for name in columns)
-    return f"""
-INSERT INTO {quoting.format_table(jobs)} ({", ".join(columns)})
+    return f"""INSERT INTO {quoting.format_table(jobs)} ({", ".join(columns)})
 SELECT {", ".join(chosen)} FROM unnest({arrays}) WITH ORDINALITY AS given({", ".join(varied)}, place)
 ORDER BY given.place RETURNING id
 """  # noqa: S608 - the columns are ours, the table's name is quoted by the one function that does so
