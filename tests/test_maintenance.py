@@ -5,10 +5,11 @@ from msgspec.structs import replace
 from conftest import worker_record
 from sapwood.adapters.memory import MemoryAdapter
 from sapwood.lifecycle import Trace
-from sapwood.maintenance import BeatWatch, Timing, boot_time, rescue_dead
+from sapwood.maintenance import BeatWatch, rescue_dead
 from sapwood.record import JobDraft, JobState
+from sapwood.timing import Timing, Trust, boot_time
 
-TIMING = Timing(beat=10, look=10, rescue=60, gap=20)
+TIMING = Timing(beat=10, look=10, rescue=60, gap=20, fence=40)
 
 
 def watched(*, until: float, beats=lambda at: 0, gap_from: float | None = None) -> list[float]:
@@ -41,6 +42,28 @@ def test_an_observer_that_never_beat_calls_nobody_dead():
     watch = BeatWatch(TIMING)
     for at in range(0, 300, 10):
         assert watch.still([worker_record("w")], at=at) == ()
+
+
+def test_trust_lasts_for_the_fence_after_a_good_beat_was_begun():
+    trust = Trust(TIMING)
+    assert not trust.holds(at=0)
+    trust.beaten(5)
+    assert [trust.holds(at=at) for at in (5, 44.9, 45)] == [True, True, False]
+
+
+def test_an_older_beat_that_is_heard_of_later_takes_no_trust_away():
+    trust = Trust(TIMING, 20)
+    trust.beaten(10)
+    assert trust.holds(at=59)
+
+
+def test_trust_ends_once_and_a_good_beat_restores_it():
+    trust = Trust(TIMING)
+    assert not trust.has_ended(at=100)
+    trust.beaten(100)
+    assert [trust.has_ended(at=at) for at in (139, 140, 150)] == [False, True, False]
+    trust.beaten(151)
+    assert trust.holds(at=151)
 
 
 def test_the_clock_of_durations_rises():

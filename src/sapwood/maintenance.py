@@ -10,7 +10,7 @@ from sapwood.errors import StoreError
 from sapwood.events import Events, WorkerRescued
 from sapwood.page import Page
 from sapwood.record import JobRecord, WorkerRecord
-from sapwood.timing import Timing, boot_time
+from sapwood.timing import Timing, Trust, boot_time
 
 
 class BeatWatch:
@@ -125,10 +125,9 @@ class StandAlone(Keeper):
     def __init__(self, adapter: BaseAdapter, timing: Timing, events: Events) -> None:
         self.look = min(timing.beat, timing.look)
         self._adapter = adapter
-        self._timing = timing
         self._events = events
         self._watch = BeatWatch(timing)
-        self._beat_began = boot_time()
+        self._trust = Trust(timing, boot_time())
 
     def identity(self) -> tuple[str, str | None, str | None]:
         """Return a random id: nobody can mistake one start of a worker for another."""
@@ -141,18 +140,18 @@ class StandAlone(Keeper):
     def registered(self, worker: str, *, began: float) -> None:
         """Count from when the registration was begun."""
         del worker
-        self._beat_began = began
+        self._trust.beaten(began)
 
     def is_trusted(self) -> bool:
         """Compare the last good beat with the fence."""
-        return boot_time() - self._beat_began < self._timing.fence
+        return self._trust.holds(at=boot_time())
 
     def chores(self, worker: str) -> bool:
         """Beat, and take back the jobs of the dead."""
         began = boot_time()
         if not self._adapter.beat([worker]):
             return False
-        self._beat_began = began
+        self._trust.beaten(began)
         self._watch.beaten(at=boot_time())
         for dead, records in rescue_dead(self._adapter, self._watch, mine={worker}, at=boot_time()):
             self._events.emit(WorkerRescued(dead, tuple(records)))
