@@ -25,6 +25,10 @@ LAG = 0.05
 """Within so many seconds after a thaw each thread gets to run again, in any order."""
 
 
+EPOCH = 1_800_000_000
+"""The true time at which a world begins."""
+
+
 class Over(BaseException):
     """The world has ended, and every thread with it."""
 
@@ -93,15 +97,16 @@ class World:
             raise Over
         thread = self.thread
         if seconds is not None:
-            self.at(self.now + max(0.0, seconds), self._resume, thread, thread.ticket, False)
+            self.at(self.now + max(0.0, seconds), self.resume, thread, thread.ticket, False)
         return self._hub.switch()
 
     def wake(self, thread, ticket, answer=True):
         """Wake a thread from the wait that had this ticket, if it is still in it."""
         if thread.ticket == ticket:
-            self.at(self.now, self._resume, thread, ticket, answer)
+            self.at(self.now, self.resume, thread, ticket, answer)
 
-    def _resume(self, thread, ticket, answer):
+    def resume(self, thread, ticket, answer=True):
+        """Have a thread go on now, if it is still in the wait that had this ticket. Not from another thread."""
         process = thread.process
         if thread.ticket != ticket or process.is_dead:
             return
@@ -201,7 +206,7 @@ class Process:
             self.unable.end()
             due, self.due = self.due, []
             for entry in due:
-                self.world.after(self.world.random.uniform(0, LAG), self.world._resume, *entry)
+                self.world.after(self.world.random.uniform(0, LAG), self.world.resume, *entry)
 
     def die(self, code):
         """End, and the children too: the kernel kills them when the main thread of their parent ends."""
@@ -498,7 +503,7 @@ def _stand_ins(world, child):
         return world.now - world.process.host.booted
 
     def wall():
-        return 1_800_000_000 + world.now + world.process.host.wall_error
+        return EPOCH + world.now + world.process.host.wall_error
 
     def temporary_file():
         world.files.append(tempfile.TemporaryFile())  # noqa: SIM115 - closed when the world ends
