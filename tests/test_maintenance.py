@@ -80,10 +80,27 @@ def test_the_jobs_of_a_worker_that_stands_still_are_taken_back():
     found = []
     for at in range(0, 70, 10):
         watch.beaten(at=at)
-        found.extend(rescue_dead(adapter, watch, mine={"me"}, at=at))
+        found.extend(rescue_dead(adapter, watch, mine={"me"}, clock=lambda at=at: at))
     ((worker, (record,)),) = found
     assert (worker, record.state, record.deaths, record.attempts) == ("dead", JobState.READY, 1, 0)
     assert [worker.id for worker in adapter.workers()] == ["me"]
+
+
+def test_a_slow_look_makes_no_beat_seem_older_than_it_is():
+    class Slow(MemoryAdapter):
+        def workers(self):
+            self.moment += self.takes
+            return super().workers()
+
+    adapter = Slow()
+    adapter.register(worker_record("w"))
+    watch = BeatWatch(TIMING)
+    found = {}
+    for at, adapter.takes in ((0, 15), (20, 0), (40, 0), (60, 0), (75, 0)):
+        adapter.moment = at
+        watch.beaten(at=at)
+        found[at] = rescue_dead(adapter, watch, mine=(), clock=lambda: adapter.moment)
+    assert [at for at in found if found[at]] == [75]
 
 
 def test_the_notes_of_a_worker_whose_death_is_proven_are_used(adapter):
@@ -99,7 +116,7 @@ def test_the_notes_of_a_worker_whose_death_is_proven_are_used(adapter):
     adapter.register(worker_record("dead"))
     adapter.register(worker_record("me"))
     adapter.claim("dead", limit=1)
-    ((_, (record,)),) = rescue_dead(adapter, BeatWatch(TIMING), mine={"me"}, at=0)
+    ((_, (record,)),) = rescue_dead(adapter, BeatWatch(TIMING), mine={"me"}, clock=lambda: 0)
     assert (record.deaths, record.attempts) == (0, 0)
 
 
@@ -109,5 +126,5 @@ def test_jobs_under_no_worker_are_taken_back(adapter):
     adapter.claim("gone", limit=1)
     with adapter._engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM background_workers")
-    ((worker, (record,)),) = rescue_dead(adapter, BeatWatch(TIMING), mine={"me"}, at=0)
+    ((worker, (record,)),) = rescue_dead(adapter, BeatWatch(TIMING), mine={"me"}, clock=lambda: 0)
     assert (worker, record.state) == ("", JobState.READY)

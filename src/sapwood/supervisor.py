@@ -259,7 +259,7 @@ class Supervisor:
                         slot.process.kill(store.adapter)
                         slot.last_end = "ended: its store could not be reached"
 
-    def _beaten(self, name: str, began: float, lost: frozenset[str]) -> None:
+    def _beaten(self, name: str, began: float, known: frozenset[str], lost: frozenset[str]) -> None:
         store = self._stores[name]
         store.trust.beaten(began)
         store.error = ""
@@ -270,15 +270,16 @@ class Supervisor:
                 # Declared dead while it lives: its jobs are others' by now.
                 slot.process.kill(store.adapter)
                 slot.last_end = "ended: it was declared dead"
-            else:
+            elif slot.process.id in known:
+                # One that has just come was not beaten for: it counts from when its row was written.
                 slot.process.link.send(link.Beaten(began))
 
     def _tend(self) -> None:
         polls = [worker.poll_interval for worker in self.plan.workers]
         for name, store in self._stores.items():
 
-            def beaten(began: float, lost: frozenset[str], name: str = name) -> None:
-                self.post(lambda: self._beaten(name, began, lost))
+            def beaten(began: float, known: frozenset[str], lost: frozenset[str], name: str = name) -> None:
+                self.post(lambda: self._beaten(name, began, known, lost))
 
             def failed(error: Exception, store: _Store = store) -> None:
                 self.post(lambda: setattr(store, "error", str(error)))
