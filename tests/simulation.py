@@ -37,7 +37,7 @@ from sapwood.supervised import Supervised
 from sapwood.supervisor import Supervisor
 from sapwood.timing import Timing, Trust
 from sapwood.worker import Worker
-from virtual import EPOCH, Host, Spans, World, installed
+from virtual import EPOCH, Host, Spans, Violation, World, installed
 
 GRACE = 1.0
 """A process that thaws has so many seconds to find out that its jobs are another's."""
@@ -187,7 +187,7 @@ class Simulation:
         self.timing = timing or Timing()
         self.store = store()
         self.figures = Figures(1, 0, Counter(), [], [])
-        self.clock_error = 0.0
+        self.clock_error = self.clock_furthest = 0.0
         self.is_down = False
         self.outages = Spans(self.world)
         self.jobs = {}
@@ -379,12 +379,14 @@ class Simulation:
         step = self.random.choice([-1, 1]) * self.random.choice([1, 30, 90, 3600])
         if self.random.random() < 0.5:
             self.clock_error += step
+            self.clock_furthest = max(self.clock_furthest, self.clock_error)
         else:
             host.wall_error += step
 
     def _heal(self, hosts):
         """Nothing is wrong any more."""
-        self.clock_error = 0.0
+        # The clock too, as far as jobs go: one put off while it was an hour ahead would be due an hour later.
+        self.clock_error = self.clock_furthest
         self._return()
         for host in hosts:
             self._join(host)
@@ -700,9 +702,15 @@ class _undone:
         self._patch.undo()
 
 
-def simulated(seed):
-    """Run a schedule; return its figures."""
-    return Simulation(seed).run()
+def simulated(seeds):
+    """Run schedules; return their figures. The first that breaks a rule ends it, and its seed is named."""
+    figures = Figures(0, 0, Counter(), [], [])
+    for seed in seeds:
+        try:
+            figures.add(Simulation(seed).run())
+        except Violation as violation:
+            raise Violation(f"schedule {seed}, {violation}; SAPWOOD_SEED={seed} repeats it first") from None
+    return figures
 
 
 # --- one rule broken --------------------------------------------------------------------------------------------------
@@ -716,10 +724,15 @@ def _sabotage(function):
     return function
 
 
-def sabotaged(name, seed):
-    """Run a schedule with one rule broken."""
-    with pytest.MonkeyPatch.context() as patch:
-        return Simulation(seed, **SABOTAGE[name](patch)).run()
+def violation_found(name, seeds):
+    """Run schedules with one rule broken; return the first violation, and None where there is none."""
+    for seed in seeds:
+        with pytest.MonkeyPatch.context() as patch:
+            try:
+                Simulation(seed, **SABOTAGE[name](patch)).run()
+            except Violation as violation:
+                return f"schedule {seed}, {violation}"
+    return None
 
 
 @_sabotage
