@@ -15,13 +15,12 @@ call is watched, and what is found there is compared with what is true in the si
 """
 
 from collections import Counter, defaultdict
-from contextlib import nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 from msgspec import Struct
-from msgspec.structs import replace
 
 from sapwood import link, maintenance, steward, worker
 from sapwood.adapters.base import BaseAdapter, JobFilter
@@ -30,7 +29,6 @@ from sapwood.errors import StoreError, StoreUnavailable
 from sapwood.events import Events
 from sapwood.lifecycle import KILLED_ITS_WORKER, MAX_DEATHS, Failed, Failure, Retried, Succeeded, Trace
 from sapwood.link import Link
-from sapwood.maintenance import BeatWatch
 from sapwood.plan import Plan, WorkerPlan
 from sapwood.record import JobDraft, JobState
 from sapwood.supervised import Supervised
@@ -125,12 +123,14 @@ class Figures(Struct):
 
     def __str__(self):
         events = ", ".join(f"{name} {number}" for name, number in sorted(self.events.items()))
-        return "\n".join([
-            f"schedules {self.schedules}, jobs {self.jobs}; {events}",
-            f"back after a supervisor's or host's: {_spread(self.by_beat)}; nobody there to see: {self.unseen}",
-            f"back after a worker's death: {_spread(self.by_parent)}",
-            f"longest overlap after a thaw: {self.longest_overlap:.3f} s",
-        ])
+        return "\n".join(
+            [
+                f"schedules {self.schedules}, jobs {self.jobs}; {events}",
+                f"back after a supervisor's or host's: {_spread(self.by_beat)}; nobody there to see: {self.unseen}",
+                f"back after a worker's death: {_spread(self.by_parent)}",
+                f"longest overlap after a thaw: {self.longest_overlap:.3f} s",
+            ]
+        )
 
 
 def percentile(values, share):
@@ -218,14 +218,15 @@ class Simulation:
                 self.world.end()
         return self.figures
 
+    @contextmanager
     def _stand_ins(self):
-        patch = pytest.MonkeyPatch()
-        patch.setattr(worker, "Executor", lambda app: _Executor(self))
-        patch.setattr(worker, "Sources", _NoSources)
-        # A page with room for what there is here.
-        patch.setattr(worker, "MOST_UNWRITTEN", 40)
-        patch.setattr(worker, "_PAGE_SLACK", 10)
-        return _undone(patch)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(worker, "Executor", lambda app: _Executor(self))
+            patch.setattr(worker, "Sources", _NoSources)
+            # A page with room for what there is here.
+            patch.setattr(worker, "MOST_UNWRITTEN", 40)
+            patch.setattr(worker, "_PAGE_SLACK", 10)
+            yield
 
     def _boot(self, host):
         alone = self.random.random() < 0.15
@@ -253,7 +254,12 @@ class Simulation:
             for number in range(self.random.choice([1, 2]))
         ]
         plan = Plan(
-            app="", directory="", release="", command=["worker"], workers=workers, stores={"default": {}},
+            app="",
+            directory="",
+            release="",
+            command=["worker"],
+            workers=workers,
+            stores={"default": {}},
             timing=self.timing,
         )
         Supervisor(plan, {"default": Client(self)}).run()
@@ -300,10 +306,20 @@ class Simulation:
         for _ in range(self.random.randint(2, 5)):
             begin = self.random.uniform(1, 150)
             seconds = self.random.uniform(*self.random.choice([(0.5, 15), (15, 45), (40, 75), (75, 120), (75, 120)]))
-            fault = self.random.choice([
-                self._freeze_process, self._freeze_process, self._freeze_host, self._cut, self._cut, self._outage,
-                self._kill_worker, self._kill_worker, self._kill_supervisor, self._set_clock,
-            ])
+            fault = self.random.choice(
+                [
+                    self._freeze_process,
+                    self._freeze_process,
+                    self._freeze_host,
+                    self._cut,
+                    self._cut,
+                    self._outage,
+                    self._kill_worker,
+                    self._kill_worker,
+                    self._kill_supervisor,
+                    self._set_clock,
+                ]
+            )
             self.world.at(begin, fault, self.random.choice(hosts), seconds)
             end = max(end, begin + seconds)
         return end
@@ -529,7 +545,7 @@ class Simulation:
         before = {record.id: record for record in self.store.jobs(JobFilter(states=[JobState.RUNNING]))}
         records = rescue(*args, **options)
         for record in records or ():
-            token, claim = self.claims.pop(record.id)
+            _, claim = self.claims.pop(record.id)
             self._check_counted(before[record.id], record, claim, is_known=notes is not None)
             self._note_back(record, claim)
             if record.state is JobState.FAILED:
@@ -540,7 +556,9 @@ class Simulation:
         """A beat that stood still was taken for a death: it must have been one, as far as anybody could know."""
         self._note("taken for dead")
         if self.world.now - self.beats[name] < self.timing.rescue:
-            self.world.broken(f"worker {name} was taken for dead {self.world.now - self.beats[name]:.3f} s after a beat")
+            self.world.broken(
+                f"worker {name} was taken for dead {self.world.now - self.beats[name]:.3f} s after a beat"
+            )
         beater = self.owners[name].parent or self.owners[name]
         since = self.world.now - self.timing.rescue
         if beater.unable.seconds(since) + beater.host.cuts.seconds(since) < self.timing.rescue / 3:
@@ -635,9 +653,7 @@ class Simulation:
         if process.parent is None and self.world.now - self.beats[run.record.locked_by] >= self.timing.fence:
             # What a thread runs cannot be ended: that is documented.
             return False
-        if self.world.now - process.thawed >= GRACE:
-            return True
-        return False
+        return self.world.now - process.thawed >= GRACE
 
     def _check_thawed(self, process):
         for number, runs in self.runs.items():
@@ -652,7 +668,12 @@ class Simulation:
         """Its code has ended: note for how long it ran beside another's after a thaw."""
         runs, thawed = self.runs[run.record.id], run.process.thawed
         runs.remove(run)
-        if not run.process.is_frozen and self.world.now - thawed < GRACE and any(map(self._runs, runs)):
+        if (
+            run.process.parent is not None
+            and not run.process.is_frozen
+            and self.world.now - thawed < GRACE
+            and any(map(self._runs, runs))
+        ):
             self.figures.longest_overlap = max(self.figures.longest_overlap, self.world.now - thawed)
 
     # --- the end --------------------------------------------------------------------------------------------------
@@ -689,17 +710,6 @@ class _NoSources:
 
     def changed(self):
         return ()
-
-
-class _undone:
-    def __init__(self, patch):
-        self._patch = patch
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._patch.undo()
 
 
 def simulated(seeds):

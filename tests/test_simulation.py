@@ -9,14 +9,14 @@ from simulation import SABOTAGE, Simulation, percentile, simulated, violation_fo
 SEED = int(os.environ.get("SAPWOOD_SEED") or 0)
 """The seed of the first schedule; those of the others follow it."""
 
-SCHEDULES = 300
+SEEDS = range(SEED, SEED + 300)
 
 
 def test_no_fault_makes_two_owners_loses_a_job_or_hides_a_death_for_long():
-    figures = simulated(range(SEED, SEED + SCHEDULES))
-    print(f"SAPWOOD_SEED={SEED}\n{figures}")
-    assert figures.events["taken for dead"] > SCHEDULES / 10
-    assert len(figures.by_beat) > SCHEDULES / 10
+    figures = simulated(SEEDS)
+    print(f"SAPWOOD_SEED={SEED}\n{figures}")  # noqa: T201 - shown where it fails, and with -s
+    assert figures.events["taken for dead"] > len(SEEDS) / 10
+    assert len(figures.by_beat) > len(SEEDS) / 10
     assert percentile(figures.by_beat, 0.99) <= 90
 
 
@@ -38,7 +38,6 @@ BROKEN = {
 
 @pytest.mark.parametrize("rule", SABOTAGE)
 def test_a_broken_rule_is_found(rule):
-    found = violation_found(rule, range(SEED, SEED + SCHEDULES))
-    print(f"SAPWOOD_SEED={SEED}: {found}")
-    assert found is not None
-    assert BROKEN[rule] in found
+    found = violation_found(rule, SEEDS)
+    assert found is not None, f"SAPWOOD_SEED={SEED}"
+    assert BROKEN[rule] in found, f"SAPWOOD_SEED={SEED}"

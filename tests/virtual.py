@@ -1,14 +1,15 @@
-"""A machine room in one thread: processes, threads, locks and sockets in virtual time, for code that knows nothing of it.
+"""A machine room in one thread: processes, threads, locks and sockets in virtual time. What runs there does not notice.
 
 Threads are greenlets; one runs until it waits for something. What they wait for is a heap of moments, so that an hour
 takes no longer than what happens in it, and the same seed gives the same run. :func:`installed` puts these things in
 place of the standard library's, in the modules of sapwood that use them.
 """
 
+import os
 import signal
 import tempfile
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
@@ -232,10 +233,8 @@ class _Thread:
 
 
 def _run_to_end(target):
-    try:
+    with suppress(Over):
         target()
-    except Over:
-        pass
 
 
 # --- what stands in for the standard library --------------------------------------------------------------------------
@@ -364,6 +363,7 @@ class Socket:
         self.peer = None
         self.data = b""
         self.is_shut = False
+        self.selectors = []
         self._timeout = None
         self._waiting = []
         world.sockets[self.number] = self
@@ -382,13 +382,12 @@ class Socket:
     def is_readable(self):
         return bool(self.data) or self.is_shut
 
-    def watch(self, thread):
-        self._waiting.append((thread, thread and thread.ticket))
-
     def changed(self):
         for entry in self._waiting:
             self._world.wake(*entry)
         self._waiting.clear()
+        for selector in self.selectors:
+            selector.changed()
 
     def send(self, data):
         if self.is_shut:
@@ -403,7 +402,8 @@ class Socket:
         if not self.is_readable:
             if self._timeout == 0:
                 raise BlockingIOError
-            self.watch(self._world.thread)
+            thread = self._world.thread
+            self._waiting.append((thread, thread and thread.ticket))
             self._world.park(self._timeout)
         if not self.is_readable:
             raise TimeoutError
@@ -437,24 +437,40 @@ def socketpair(world):
 class Selector:
     def __init__(self, world):
         self._world, self._keys = world, {}
+        self._may_be_ready = True
+        self._waiting = ()
 
     def register(self, file, events, data=None):
         self._keys[file.fileno()] = SimpleNamespace(data=data)
+        self._world.sockets[file.fileno()].selectors.append(self)
+        self._may_be_ready = True
 
     def unregister(self, file):
         del self._keys[file.fileno()]
+        self._world.sockets[file.fileno()].selectors.remove(self)
+
+    def changed(self):
+        self._may_be_ready = True
+        if self._waiting:
+            self._world.wake(*self._waiting)
+            self._waiting = ()
 
     def select(self, timeout):
         ready = self._ready()
         if not ready:
-            for number in self._keys:
-                self._world.sockets[number].watch(self._world.thread)
+            thread = self._world.thread
+            self._waiting = (thread, thread and thread.ticket)
             self._world.park(timeout)
+            self._waiting = ()
             ready = self._ready()
         return ready
 
     def _ready(self):
-        return [(key, 1) for number, key in self._keys.items() if self._world.sockets[number].is_readable]
+        if not self._may_be_ready:
+            return []
+        ready = [(key, 1) for number, key in self._keys.items() if self._world.sockets[number].is_readable]
+        self._may_be_ready = bool(ready)
+        return ready
 
     def close(self):
         self._keys.clear()
@@ -506,8 +522,13 @@ def _stand_ins(world, child):
         return EPOCH + world.now + world.process.host.wall_error
 
     def temporary_file():
-        world.files.append(tempfile.TemporaryFile())  # noqa: SIM115 - closed when the world ends
-        return world.files[-1]
+        if hasattr(os, "memfd_create"):
+            # A busy disk would be the slowest thing here.
+            file = os.fdopen(os.memfd_create("page"), "w+b")
+        else:
+            file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the world ends
+        world.files.append(file)
+        return file
 
     def leave(code):
         world.process.by_own_hand = code == supervised.FENCED
@@ -522,9 +543,7 @@ def _stand_ins(world, child):
         main_thread=lambda: "the main thread",
     )
     clock = SimpleNamespace(monotonic=monotonic, time=wall)
-    system = SimpleNamespace(
-        _exit=leave, getpid=lambda: world.process.pid, set_inheritable=lambda *_: None
-    )
+    system = SimpleNamespace(_exit=leave, getpid=lambda: world.process.pid, set_inheritable=lambda *_: None)
     names = SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=f"{next(world.numbers):032x}"))
     network = SimpleNamespace(socketpair=partial(socketpair, world), gethostname=lambda: world.process.host.name)
     signals = SimpleNamespace(
