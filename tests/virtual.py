@@ -70,6 +70,14 @@ class World:
             if self.violation is not None:
                 raise self.violation
 
+    def temporary_file(self):
+        # In memory, where that can be had: a busy disk would be the slowest thing here.
+        opened = tempfile.TemporaryFile
+        if hasattr(os, "memfd_create"):
+            opened = partial(os.fdopen, os.memfd_create("page"), "w+b")
+        self.files.append(opened())
+        return self.files[-1]
+
     def end(self):
         """End all threads, and close what is open in the real world."""
         self.is_over, self.thread = True, None
@@ -521,15 +529,6 @@ def _stand_ins(world, child):
     def wall():
         return EPOCH + world.now + world.process.host.wall_error
 
-    def temporary_file():
-        if hasattr(os, "memfd_create"):
-            # A busy disk would be the slowest thing here.
-            file = os.fdopen(os.memfd_create("page"), "w+b")
-        else:
-            file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the world ends
-        world.files.append(file)
-        return file
-
     def leave(code):
         world.process.by_own_hand = code == supervised.FENCED
         world.process.die(code)
@@ -563,5 +562,5 @@ def _stand_ins(world, child):
     yield supervisor, "signal", signals
     yield supervisor, "selectors", SimpleNamespace(DefaultSelector=partial(Selector, world), EVENT_READ=1)
     yield processes, "subprocess", SimpleNamespace(Popen=partial(Popen, world, child), DEVNULL=None)
-    yield processes, "tempfile", SimpleNamespace(TemporaryFile=temporary_file)
+    yield processes, "tempfile", SimpleNamespace(TemporaryFile=world.temporary_file)
     yield worker, "SimpleQueue", partial(SimpleQueue, world)

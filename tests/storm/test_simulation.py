@@ -23,6 +23,6 @@ def test_no_fault_makes_two_owners_loses_a_job_or_hides_a_death_for_long(capsys)
         for done in as_completed([pool.submit(simulated, chunk) for chunk in chunks]):
             figures.add(done.result())
     with capsys.disabled():
-        print(f"\nSAPWOOD_SEED={seed}\n{figures}\nin {time.monotonic() - began:.0f} s")  # noqa: T201 - the figures
+        print(f"\nSAPWOOD_SEED={seed}\n{figures}\nin {time.monotonic() - began:.0f} s")
     assert figures.schedules == SCHEDULES
     assert percentile(figures.by_beat, 0.99) <= 90
