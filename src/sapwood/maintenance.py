@@ -4,44 +4,56 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from threading import Lock
 
 from sapwood.adapters.base import BaseAdapter
 from sapwood.errors import StoreError
 from sapwood.events import Events, WorkerRescued
 from sapwood.page import Page
 from sapwood.record import JobRecord, WorkerRecord
-from sapwood.timing import Timing, boot_time
+from sapwood.timing import Timing, Trust, boot_time
 
 
 class BeatWatch:
-    """Tells whose beat stands still, by this process's own clock alone. No two clocks are ever compared."""
+    """Tells whose beat stands still, by this process's own clock alone. No two clocks are ever compared.
+
+    One thread may beat while another looks.
+    """
 
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
+        self._lock = Lock()
         self._seen: dict[str, tuple[int, float]] = {}
         self._own_beat: float | None = None
 
     def beaten(self, *, at: float) -> None:
         """Note that our own beat was written."""
-        if self._own_beat is not None and at - self._own_beat > self._timing.gap:
-            self._seen.clear()
-        self._own_beat = at
+        with self._lock:
+            if self._own_beat is not None and at - self._own_beat > self._timing.gap:
+                self._seen.clear()
+            self._own_beat = at
 
     def still(self, workers: Sequence[WorkerRecord], *, at: float) -> Sequence[WorkerRecord]:
-        """Return those whose beat has not risen for the whole time that proves a death."""
-        if self._own_beat is None or at - self._own_beat > self._timing.gap:
-            self._seen.clear()
-            return ()
-        seen = {}
-        for worker in workers:
-            beat, since = self._seen.get(worker.id, (worker.beat, at))
-            seen[worker.id] = (beat, since) if beat == worker.beat else (worker.beat, at)
-        self._seen = seen
-        return [worker for worker in workers if at - seen[worker.id][1] >= self._timing.rescue]
+        """Return those whose beat has not risen for the whole time that proves a death.
+
+        Args:
+            workers: the others, as they were read.
+            at: a moment after that: nobody's beat may seem to have stood still for longer than it did.
+        """
+        with self._lock:
+            if self._own_beat is None or at - self._own_beat > self._timing.gap:
+                self._seen.clear()
+                return ()
+            seen = {}
+            for worker in workers:
+                beat, since = self._seen.get(worker.id, (worker.beat, at))
+                seen[worker.id] = (beat, since) if beat == worker.beat else (worker.beat, at)
+            self._seen = seen
+            return [worker for worker in workers if at - seen[worker.id][1] >= self._timing.rescue]
 
 
 def rescue_dead(
-    adapter: BaseAdapter, watch: BeatWatch, *, mine: Collection[str], at: float
+    adapter: BaseAdapter, watch: BeatWatch, *, mine: Collection[str], clock: Callable[[], float]
 ) -> Sequence[tuple[str, Sequence[JobRecord]]]:
     """Take back the jobs of every worker that is proven dead, and those that run under no worker at all.
 
@@ -49,13 +61,13 @@ def rescue_dead(
         adapter: the store.
         watch: what the caller has seen of the beats so far.
         mine: ids of workers whose life the caller answers for itself.
-        at: the moment, by :func:`boot_time`.
+        clock: tells the moment, as :func:`boot_time` does.
 
     Returns:
         For each dead worker its id and its jobs as they now are; the orphans come under the id ``""``.
     """
     others = [worker for worker in adapter.workers() if worker.id not in mine]
-    still = {worker.id for worker in watch.still(others, at=at)}
+    still = {worker.id for worker in watch.still(others, at=clock())}
     found = []
     for worker in others:
         dead = adapter.is_dead(worker)
@@ -125,10 +137,9 @@ class StandAlone(Keeper):
     def __init__(self, adapter: BaseAdapter, timing: Timing, events: Events) -> None:
         self.look = min(timing.beat, timing.look)
         self._adapter = adapter
-        self._timing = timing
         self._events = events
         self._watch = BeatWatch(timing)
-        self._beat_began = boot_time()
+        self._trust = Trust(timing, boot_time())
 
     def identity(self) -> tuple[str, str | None, str | None]:
         """Return a random id: nobody can mistake one start of a worker for another."""
@@ -141,20 +152,20 @@ class StandAlone(Keeper):
     def registered(self, worker: str, *, began: float) -> None:
         """Count from when the registration was begun."""
         del worker
-        self._beat_began = began
+        self._trust.beaten(began)
 
     def is_trusted(self) -> bool:
         """Compare the last good beat with the fence."""
-        return boot_time() - self._beat_began < self._timing.fence
+        return self._trust.holds(at=boot_time())
 
     def chores(self, worker: str) -> bool:
         """Beat, and take back the jobs of the dead."""
         began = boot_time()
         if not self._adapter.beat([worker]):
             return False
-        self._beat_began = began
+        self._trust.beaten(began)
         self._watch.beaten(at=boot_time())
-        for dead, records in rescue_dead(self._adapter, self._watch, mine={worker}, at=boot_time()):
+        for dead, records in rescue_dead(self._adapter, self._watch, mine={worker}, clock=boot_time):
             self._events.emit(WorkerRescued(dead, tuple(records)))
         return True
 

@@ -45,7 +45,7 @@ class Steward:
         poll_interval: seconds between two looks for jobs.
         events: told of rescues and failures.
         wards: returns the workers to answer for.
-        beaten: told of each good beat: when it was begun, and which workers the store did not know.
+        beaten: told of each good beat: when it was begun, which workers it was for, and which the store did not know.
         failed: told of each beat that failed.
         news: told that queues have ready jobs, and whether these are jobs set apart.
     """
@@ -58,7 +58,7 @@ class Steward:
         poll_interval: float,
         events: Events,
         wards: Callable[[], Wards],
-        beaten: Callable[[float, frozenset[str]], None],
+        beaten: Callable[[float, frozenset[str], frozenset[str]], None],
         failed: Callable[[Exception], None],
         news: Callable[[Collection[str] | None, bool], None],
     ) -> None:
@@ -71,7 +71,6 @@ class Steward:
         self._failed = failed
         self._news = news
         self._watch = BeatWatch(timing)
-        self._watching = threading.Lock()
         self._dead: deque[_Dead] = deque()
         self._woken = threading.Event()
         self._stopped = threading.Event()
@@ -123,9 +122,8 @@ class Steward:
                 self._stopped.wait(_backoff(failures, most=self._timing.beat))
             else:
                 failures = 0
-                with self._watching:
-                    self._watch.beaten(at=boot_time())
-                self._beaten(began, asked - known)
+                self._watch.beaten(at=boot_time())
+                self._beaten(began, known, asked - known)
                 self._stopped.wait(max(0.0, self._timing.beat - (boot_time() - began)))
 
     # --- chores -----------------------------------------------------------------------------------------------------
@@ -158,9 +156,8 @@ class Steward:
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + self._timing.look
             wards = self._wards()
-            with self._watching:
-                found = rescue_dead(self._store, self._watch, mine=wards.living | wards.starting, at=boot_time())
-            for worker, records in found:
+            mine = wards.living | wards.starting
+            for worker, records in rescue_dead(self._store, self._watch, mine=mine, clock=boot_time):
                 self._events.emit(WorkerRescued(worker, tuple(records)))
         while self._store.promote() and not self._dead:
             pass

@@ -13,7 +13,7 @@ from sapwood.lifecycle import Failed, Retried
 from sapwood.link import Link, Running, Welcome
 from sapwood.maintenance import Keeper, StandAlone
 from sapwood.page import Page
-from sapwood.timing import boot_time
+from sapwood.timing import Trust, boot_time
 
 FENCED = 75
 """The exit code of a worker that can no longer be sure of its jobs (EX_TEMPFAIL)."""
@@ -40,7 +40,7 @@ class Supervised(Keeper):
         self._welcome = welcome
         self._adapter = adapter
         self._fence = welcome.timing.fence
-        self._beat_began = welcome.beat_began
+        self._trust = Trust(welcome.timing, welcome.beat_began)
         self._page: Page | None = None
         self._wake: Callable[[], None] = lambda: None
         self._was_hungry = False
@@ -61,12 +61,12 @@ class Supervised(Keeper):
         """Tell the supervisor that it may beat for this worker."""
         del worker
         # The row was fresh then: nobody can have seen it stand still for longer.
-        self._beat_began = max(self._beat_began, began)
+        self._trust.beaten(began)
         self._link.send(link.Ready())
 
     def is_trusted(self) -> bool:
         """Compare the supervisor's last good beat with the fence."""
-        return boot_time() - self._beat_began < self._fence
+        return self._trust.holds(at=boot_time())
 
     def chores(self, worker: str) -> bool:
         """Do nothing: the supervisor does it all, and ends the worker that was declared dead."""
@@ -115,7 +115,7 @@ class Supervised(Keeper):
             for message in messages or ():
                 match message:
                     case link.Beaten(began):
-                        self._beat_began = max(self._beat_began, began)
+                        self._trust.beaten(began)
                     case link.Wake():
                         self._was_hungry = False
                         self._wake()

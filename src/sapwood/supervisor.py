@@ -28,7 +28,7 @@ from sapwood.plan import Plan, WorkerPlan
 from sapwood.processes import Slot, WorkerProcess
 from sapwood.rolling import Done, Roll
 from sapwood.steward import Steward, Wards
-from sapwood.timing import boot_time
+from sapwood.timing import Trust, boot_time
 
 UNUSABLE = 78
 """The exit code of a worker that cannot work at all, such as one whose application cannot be imported (EX_CONFIG)."""
@@ -44,10 +44,8 @@ class _Store(Struct):
     """A store that is looked after."""
 
     adapter: BaseAdapter
+    trust: Trust
     steward: Steward | None = None
-    beat_began: float | None = None
-    """When the last good beat was begun; None before the first, and again once that is too long ago."""
-
     error: str = ""
     news: int = 0
     apart_due: float = 0.0
@@ -82,7 +80,8 @@ class Supervisor:
         """The plan of another release, which is to take over this process."""
 
         self._changed = changed
-        self._stores = {name: _Store(adapter) for name, adapter in stores.items() if adapter is not None}
+        opened = {name: adapter for name, adapter in stores.items() if adapter is not None}
+        self._stores = {name: _Store(adapter, Trust(plan.timing)) for name, adapter in opened.items()}
         self._extra: list[Slot] = []
         self._roll: Roll | None = None
         self._wards: Mapping[str, Wards] = {}
@@ -250,21 +249,21 @@ class Supervisor:
     # --- liveness ---------------------------------------------------------------------------------------------------
 
     def _is_trusted(self, store: _Store) -> bool:
-        return store.beat_began is not None and boot_time() - store.beat_began < self.plan.timing.fence
+        return store.trust.holds(at=boot_time())
 
     def _fence(self) -> None:
         """Cut off from a store for too long, end its workers: others are about to take their jobs."""
         for name, store in self._stores.items():
-            if store.beat_began is not None and not self._is_trusted(store):
-                store.beat_began = None
+            if store.trust.has_ended(at=boot_time()):
                 for slot in self._all_slots():
                     if slot.process is not None and slot.plan.adapter == name:
                         slot.process.kill(store.adapter)
                         slot.last_end = "ended: its store could not be reached"
 
-    def _beaten(self, name: str, began: float, lost: frozenset[str]) -> None:
+    def _beaten(self, name: str, began: float, known: frozenset[str], lost: frozenset[str]) -> None:
         store = self._stores[name]
-        store.beat_began, store.error = began, ""
+        store.trust.beaten(began)
+        store.error = ""
         for slot in self._all_slots():
             if slot.process is None or slot.plan.adapter != name:
                 continue
@@ -272,15 +271,16 @@ class Supervisor:
                 # Declared dead while it lives: its jobs are others' by now.
                 slot.process.kill(store.adapter)
                 slot.last_end = "ended: it was declared dead"
-            else:
+            elif slot.process.id in known:
+                # One that has just come was not beaten for: it counts from when its row was written.
                 slot.process.link.send(link.Beaten(began))
 
     def _tend(self) -> None:
         polls = [worker.poll_interval for worker in self.plan.workers]
         for name, store in self._stores.items():
 
-            def beaten(began: float, lost: frozenset[str], name: str = name) -> None:
-                self.post(lambda: self._beaten(name, began, lost))
+            def beaten(began: float, known: frozenset[str], lost: frozenset[str], name: str = name) -> None:
+                self.post(lambda: self._beaten(name, began, known, lost))
 
             def failed(error: Exception, store: _Store = store) -> None:
                 self.post(lambda: setattr(store, "error", str(error)))
@@ -324,7 +324,7 @@ class Supervisor:
         if store is not None and not self._is_trusted(store):
             slot.due = time.monotonic() + 0.05 * self.plan.timing.restart
             return
-        began = boot_time() if store is None or store.beat_began is None else store.beat_began
+        began = boot_time() if store is None or store.trust.began is None else store.trust.began
         try:
             process = WorkerProcess(self.plan, slot.plan, supervisor=self.id, beat_began=began)
         except OSError as error:
@@ -528,7 +528,7 @@ class Supervisor:
         store = self._stores.get(name)
         if store is None:
             return {"address": None, "beat_seconds": None, "error": ""}
-        age = None if store.beat_began is None else round(boot_time() - store.beat_began, 3)
+        age = None if store.trust.began is None else round(boot_time() - store.trust.began, 3)
         return {"address": store.adapter.describe(), "beat_seconds": age, "error": store.error}
 
     # --- the end ----------------------------------------------------------------------------------------------------

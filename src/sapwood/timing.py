@@ -38,6 +38,34 @@ class Timing(Struct, frozen=True, kw_only=True):
         return Timing(**{name: getattr(self, name) * factor for name in self.__struct_fields__})
 
 
+class Trust:
+    """Whether what was claimed can still be ours: for so long after a good beat nobody takes it for a dead one's.
+
+    Args:
+        timing: says how long that is.
+        began: when the last good beat was begun, by the clock of this host; None before the first.
+    """
+
+    def __init__(self, timing: Timing, began: float | None = None) -> None:
+        self._fence = timing.fence
+        self.began = began
+
+    def beaten(self, began: float) -> None:
+        """Note a good beat by when it was *begun*: it was written at that moment or later."""
+        self.began = began if self.began is None else max(self.began, began)
+
+    def holds(self, *, at: float) -> bool:
+        """Say whether the last good beat is recent enough."""
+        return self.began is not None and at - self.began < self._fence
+
+    def has_ended(self, *, at: float) -> bool:
+        """Say, once, that it held before and does no more: what was claimed under it must end now."""
+        ended = self.began is not None and not self.holds(at=at)
+        if ended:
+            self.began = None
+        return ended
+
+
 def boot_time() -> float:
     """Return seconds on a clock that nobody sets and that goes on while the machine sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
