@@ -26,7 +26,6 @@ class Welcome(Struct, tag=True, frozen=True, kw_only=True):
     app: str
     plan: WorkerPlan
     timing: Timing
-    beat_began: float
     shutdown_timeout: float
     tended: bool
     """The supervisor beats for you, and tells you of jobs. Otherwise you look after yourself."""

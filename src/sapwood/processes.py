@@ -22,7 +22,7 @@ from sapwood.record import WorkerRecord
 class WorkerProcess:
     """One process of a worker, from its start to its end."""
 
-    def __init__(self, plan: Plan, worker: WorkerPlan, *, supervisor: str, beat_began: float) -> None:
+    def __init__(self, plan: Plan, worker: WorkerPlan, *, supervisor: str) -> None:
         self.plan = worker
         self.id = uuid.uuid4().hex
         self.began = time.monotonic()
@@ -59,7 +59,6 @@ class WorkerProcess:
                 app=plan.app,
                 plan=worker,
                 timing=plan.timing,
-                beat_began=beat_began,
                 shutdown_timeout=plan.shutdown_timeout,
                 tended=plan.stores[worker.adapter] is not None,
                 quiet=plan.quiet,

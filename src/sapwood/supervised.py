@@ -40,7 +40,8 @@ class Supervised(Keeper):
         self._welcome = welcome
         self._adapter = adapter
         self._fence = welcome.timing.fence
-        self._trust = Trust(welcome.timing, welcome.beat_began)
+        # It begins with the registration: before that there is nothing that could be taken away.
+        self._trust = Trust(welcome.timing)
         self._page: Page | None = None
         self._wake: Callable[[], None] = lambda: None
         self._was_hungry = False
@@ -126,7 +127,7 @@ class Supervised(Keeper):
                     case _:
                         pass
             # Only now: good beats may have waited here while this process was slow, or frozen.
-            if messages is None or not self.is_trusted():
+            if messages is None or self._trust.has_ended(at=boot_time()):
                 # The supervisor is gone, frozen or cut off: others are about to take the jobs.
                 self._end()
 

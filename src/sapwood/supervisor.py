@@ -324,9 +324,8 @@ class Supervisor:
         if store is not None and not self._is_trusted(store):
             slot.due = time.monotonic() + 0.05 * self.plan.timing.restart
             return
-        began = boot_time() if store is None or store.trust.began is None else store.trust.began
         try:
-            process = WorkerProcess(self.plan, slot.plan, supervisor=self.id, beat_began=began)
+            process = WorkerProcess(self.plan, slot.plan, supervisor=self.id)
         except OSError as error:
             self._put_off(slot, f"cannot be started: {error}")
             return
