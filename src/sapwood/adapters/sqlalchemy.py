@@ -167,6 +167,11 @@ class SQLAlchemyAdapter(BaseAdapter):
         }
 
     @property
+    def migrates_itself(self) -> bool:
+        """Whether the tables are made, and brought up to date, at first use."""
+        return self._dialect.migrates_itself
+
+    @property
     def tables(self) -> Tables:
         """The tables: their names, and what an application tells its own migration tool of them."""
         return self._tables

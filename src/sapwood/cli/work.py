@@ -119,7 +119,7 @@ def _banner(call: Invocation, workers: Sequence[WorkerPlan]) -> None:
     names = sorted(name.rpartition(":")[2] for name in project.classes())
     more = len(names) - _NAMES_SHOWN
     shown = ", ".join(names[:_NAMES_SHOWN]) + (f" + {more} more" if more > 0 else "")
-    pending = sum(len(getattr(store, "pending_migrations", tuple)()) for store in stores.values())
+    pending = sum(_pending(store) for store in stores.values())
     others = [name for name in project.app.adapters if name not in served]
     where = " · ".join(store.describe() for store in stores.values())
     call.note(f"{click.style('◆', fg='green')} sapwood {__version__} · {project.name} · {where}")
@@ -141,6 +141,13 @@ def _who(workers: Sequence[WorkerPlan]) -> str:
     counts = Counter(worker.group for worker in workers)
     groups = ", ".join(f"{clean(group)} ×{count}" for group, count in counts.items())
     return f"  workers  {groups} · {sum(worker.concurrency for worker in workers)} at once"
+
+
+def _pending(store: BaseAdapter) -> int:
+    """Return how many steps somebody has to take: those that the store takes by itself at first use are no matter."""
+    if getattr(store, "migrates_itself", False):
+        return 0
+    return len(getattr(store, "pending_migrations", tuple)())
 
 
 def _waiting(stores: Sequence[BaseAdapter]) -> str:
