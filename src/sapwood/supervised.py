@@ -1,10 +1,10 @@
 """A worker's side of its supervisor: it is beaten for and woken, and ends with it."""
 
+import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from sapwood import link
 from sapwood.adapters.base import BaseAdapter
@@ -20,6 +20,7 @@ FENCED = 75
 
 _REPORT_SECONDS = 1.0
 _MORE_SECONDS = 0.05
+_SIGN_OF_LIFE = 5
 
 
 class Supervised(Keeper):
@@ -200,16 +201,22 @@ class Reporter:
             case _:
                 pass
 
+    def tell(self) -> None:
+        """Report now."""
+        now = time.monotonic()
+        with self._lock:
+            jobs = [Running(id, job, round(now - since, 3)) for id, (job, since) in self._running.items()]  # noqa: A001 - a job's own word
+            report = link.Report(jobs, self._done, self._failed)
+        self._link.send(report)
+
     def _report_on(self) -> None:
         pause = threading.Event()
-        last: Sequence[Any] = ()
-        while not pause.wait(_REPORT_SECONDS):
-            now = time.monotonic()
+        last: tuple[object, ...] = ()
+        for second in itertools.count():
+            pause.wait(_REPORT_SECONDS)
             with self._lock:
-                running = [(id, job, since) for id, (job, since) in self._running.items()]  # noqa: A001 - as above
-                state = (running, self._done, self._failed)
+                state = (tuple(self._running), self._done)
             # Also when nothing has changed: it shows that the worker's threads get to run.
-            if state != last or int(now) % 5 == 0:
+            if state != last or second % _SIGN_OF_LIFE == 0:
                 last = state
-                jobs = [Running(number, job, round(now - since, 3)) for number, job, since in running]
-                self._link.send(link.Report(jobs, state[1], state[2]))
+                self.tell()

@@ -74,6 +74,9 @@ class Supervisor:
         self.events = events or Events()
         self.began = time.monotonic()
         self.slots = [Slot(worker) for worker in plan.workers]
+        self.done = self.failed = 0
+        """The runs of workers that have ended, and how many of these failed."""
+
         self.is_stopping = False
         self.is_quiet = False
         self.successor: Plan | None = None
@@ -341,6 +344,8 @@ class Supervisor:
         with suppress(KeyError, ValueError):
             self._selector.unregister(process.link)
         slot.process = None
+        self.done += process.report.done
+        self.failed += process.report.failed
         self._count_wards()
         store = self._stores.get(slot.plan.adapter)
         if not process.ended_well and store is not None and store.steward is not None:

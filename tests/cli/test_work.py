@@ -263,7 +263,7 @@ def test_work_in_several_processes_stops_as_one_does(sapwood, project):
     _, err = workers.communicate(timeout=60)
     assert workers.returncode == 0
     assert "[default.1] worker" in err
-    assert "stopped" in err
+    assert "✓ stopped: 1 done, 0 failed" in err
 
 
 def test_a_specification_that_cannot_be_read_points_at_its_column(sapwood, project):

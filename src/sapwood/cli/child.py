@@ -72,9 +72,10 @@ def _work(call: Invocation, ours: Link, welcome: Welcome) -> None:
         limits=Limits(max_jobs=plan.max_jobs, max_memory=plan.max_memory, shutdown_timeout=welcome.shutdown_timeout),
         keeper=keeper,
     )
-    Reporter(ours, app.events)
+    reporter = Reporter(ours, app.events)
     keeper.follow(stop=worker.stop, quiet=worker.quiet)
     run_worker(call, worker, plan.adapter, name=plan.name, until_empty=plan.apart)
+    reporter.tell()
 
 
 if __name__ == "__main__":

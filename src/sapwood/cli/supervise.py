@@ -20,7 +20,7 @@ import setproctitle
 
 from sapwood.adapters.base import BaseAdapter
 from sapwood.cli.live import logging_to_stderr
-from sapwood.cli.output import complain
+from sapwood.cli.output import complain, number, tell
 from sapwood.cli.planning import SUPERVISOR
 from sapwood.cli.problems import exit_code
 from sapwood.cli.running import log_line
@@ -99,6 +99,9 @@ class _Process:
         with self._watched() as changed:
             supervisor = self._supervisor(changed)
             supervisor.run()
+        if self._folder is None and not self._plan.quiet:
+            good = supervisor.done - supervisor.failed
+            tell(f"{click.style('✓', fg='green')} stopped: {number(good)} done, {number(supervisor.failed)} failed")
         successor = supervisor.successor
         if successor is not None:
             _log.warning("another release takes over: %s", successor.release)
