@@ -1,13 +1,10 @@
 """Storms: quick by default; ``SAPWOOD_STORM=full`` takes the full numbers, and the times that workers really have."""
 
-import os
 import random
-import time
 
 import pytest
 from msgspec import Struct
-
-FULL = os.environ.get("SAPWOOD_STORM") == "full"
+from seeds import FULL, seed
 
 
 class Size(Struct, frozen=True):
@@ -32,9 +29,9 @@ def size() -> Size:
 @pytest.fixture
 def chance(request: pytest.FixtureRequest) -> random.Random:
     """Chance, the same again with ``SAPWOOD_SEED=…``."""
-    seed = int(os.environ.get("SAPWOOD_SEED") or time.time_ns() % 1_000_000_000)
-    request.node.add_report_section("setup", "seed", f"SAPWOOD_SEED={seed}")
-    return random.Random(seed)
+    begun = seed()
+    request.node.add_report_section("setup", "seed", f"SAPWOOD_SEED={begun}")
+    return random.Random(begun)
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mysql"])
