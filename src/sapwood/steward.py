@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -30,6 +31,30 @@ class Wards(Struct, frozen=True):
     """Those that are about to be."""
 
 
+class Superior(ABC):
+    """Whom a steward asks and tells. Called from its threads."""
+
+    @abstractmethod
+    def wards(self) -> Wards:
+        """Return the workers to answer for."""
+
+    @abstractmethod
+    def is_hungry(self) -> bool:
+        """Say whether any worker has nothing to do: without one there is nobody to tell of jobs."""
+
+    @abstractmethod
+    def beaten(self, began: float, known: frozenset[str], lost: frozenset[str]) -> None:
+        """Hear of a good beat: when it was begun, which workers it was for, and which the store did not know."""
+
+    @abstractmethod
+    def failed(self, error: Exception) -> None:
+        """Hear of a beat that failed."""
+
+    @abstractmethod
+    def news(self, queues: Collection[str], *, apart: bool) -> None:
+        """Hear that queues have ready jobs, or with ``apart`` jobs that a death has set apart."""
+
+
 class _Dead(Struct):
     worker: str
     notes: Mapping[Claim, Trace] | None
@@ -44,10 +69,7 @@ class Steward:
         timing: the times.
         poll_interval: seconds between two looks for jobs.
         events: told of rescues and failures.
-        wards: returns the workers to answer for.
-        beaten: told of each good beat: when it was begun, which workers it was for, and which the store did not know.
-        failed: told of each beat that failed.
-        news: told that queues have ready jobs, and whether these are jobs set apart.
+        superior: asked for whom to answer, and told what comes of it.
     """
 
     def __init__(
@@ -57,25 +79,20 @@ class Steward:
         *,
         poll_interval: float,
         events: Events,
-        wards: Callable[[], Wards],
-        beaten: Callable[[float, frozenset[str], frozenset[str]], None],
-        failed: Callable[[Exception], None],
-        news: Callable[[Collection[str] | None, bool], None],
+        superior: Superior,
     ) -> None:
         self._store = store
         self._timing = timing
         self._poll_interval = poll_interval
         self._events = events
-        self._wards = wards
-        self._beaten = beaten
-        self._failed = failed
-        self._news = news
+        self._superior = superior
         self._watch = BeatWatch(timing)
         self._dead: deque[_Dead] = deque()
         self._woken = threading.Event()
         self._stopped = threading.Event()
         self._last = threading.Event()
-        self._next_look = 0.0
+        self._next_look = self._next_poll = 0.0
+        self._passed_over = False
         self._threads = [
             threading.Thread(target=self._beat_on, name="sapwood-beat", daemon=True),
             threading.Thread(target=self._look_on, name="sapwood-chores", daemon=True),
@@ -90,6 +107,11 @@ class Steward:
         """Take back the jobs of a worker whose process has ended; may be called from any thread."""
         self._dead.append(_Dead(worker, notes, time.monotonic() + _SETTLED_SECONDS))
         self._woken.set()
+
+    def look_again(self) -> None:
+        """Hear that a worker has nothing to do: a wake-up that was passed over, for want of one, counts now."""
+        if self._passed_over:
+            self._woken.set()
 
     @property
     def is_done(self) -> bool:
@@ -113,17 +135,17 @@ class Steward:
         while not self._stopped.is_set():
             began = boot_time()
             try:
-                asked = self._wards().living
+                asked = self._superior.wards().living
                 known = self._store.beat(asked)
             except Exception as error:  # noqa: BLE001 - whatever ails the store, the next beat may be good
                 failures += 1
                 self._events.emit(StoreFailed("beat", error))
-                self._failed(error)
+                self._superior.failed(error)
                 self._stopped.wait(_backoff(failures, most=self._timing.beat))
             else:
                 failures = 0
                 self._watch.beaten(at=boot_time())
-                self._beaten(began, known, asked - known)
+                self._superior.beaten(began, known, asked - known)
                 self._stopped.wait(max(0.0, self._timing.beat - (boot_time() - began)))
 
     # --- chores -----------------------------------------------------------------------------------------------------
@@ -143,8 +165,8 @@ class Steward:
                 self._stopped.wait(_backoff(failures, most=10))
                 continue
             # A row that cannot be had yet is looked for again soon.
-            rest = min(0.05, self._poll_interval) if self._dead else self._poll_interval
-            self._woken.wait(rest)
+            rest = min(0.05, self._poll_interval) if self._dead else self._next_poll - time.monotonic()
+            self._woken.wait(max(0.0, rest))
         if end is not None:
             with suppress(Exception):
                 end()
@@ -155,16 +177,25 @@ class Steward:
             return
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + self._timing.look
-            wards = self._wards()
+            wards = self._superior.wards()
             mine = wards.living | wards.starting
             for worker, records in rescue_dead(self._store, self._watch, mine=mine, clock=boot_time):
                 self._events.emit(WorkerRescued(worker, tuple(records)))
-        while self._store.promote() and not self._dead:
-            pass
-        for apart in (False, True):
-            queues = self._store.ready_queues(alone=apart)
-            if queues:
-                self._news(queues, apart)
+        polls = time.monotonic() >= self._next_poll
+        if polls:
+            self._next_poll = time.monotonic() + self._poll_interval
+            while self._store.promote() and not self._dead:
+                pass
+            self._tell(apart=True)
+        # Whoever is busy looks for itself when it has done: under load, not every commit needs a look from here.
+        self._passed_over = not (polls or self._superior.is_hungry())
+        if not self._passed_over:
+            self._tell(apart=False)
+
+    def _tell(self, *, apart: bool) -> None:
+        queues = self._store.ready_queues(alone=apart)
+        if queues:
+            self._superior.news(queues, apart=apart)
 
     def _rescue_reported(self) -> None:
         """Take back the jobs of those whose end the supervisor has seen."""

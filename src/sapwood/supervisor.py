@@ -27,7 +27,8 @@ from sapwood.host import resident_memory
 from sapwood.plan import Plan, WorkerPlan
 from sapwood.processes import Slot, WorkerProcess
 from sapwood.rolling import Done, Roll
-from sapwood.steward import Steward, Wards
+from sapwood.steward import Steward, Superior, Wards
+from sapwood.supervised import FENCED
 from sapwood.timing import Trust, boot_time
 
 UNUSABLE = 78
@@ -278,28 +279,18 @@ class Supervisor:
                 # One that has just come was not beaten for: it counts from when its row was written.
                 slot.process.link.send(link.Beaten(began))
 
+    def _failed(self, name: str, error: Exception) -> None:
+        self._stores[name].error = str(error)
+
     def _tend(self) -> None:
         polls = [worker.poll_interval for worker in self.plan.workers]
         for name, store in self._stores.items():
-
-            def beaten(began: float, known: frozenset[str], lost: frozenset[str], name: str = name) -> None:
-                self.post(lambda: self._beaten(name, began, known, lost))
-
-            def failed(error: Exception, store: _Store = store) -> None:
-                self.post(lambda: setattr(store, "error", str(error)))
-
-            def news(queues: Collection[str] | None, apart: bool, name: str = name) -> None:  # noqa: FBT001
-                self.post(lambda: self._news(name, queues, apart=apart))
-
             store.steward = Steward(
                 store.adapter,
                 self.plan.timing,
                 poll_interval=min(polls, default=0.5),
                 events=self.events,
-                wards=lambda name=name: self._wards.get(name, Wards()),  # type: ignore[misc]
-                beaten=beaten,
-                failed=failed,
-                news=news,
+                superior=_Ear(self, name),
             )
             store.steward.start()
 
@@ -340,7 +331,8 @@ class Supervisor:
 
     def _ended(self, slot: Slot, process: WorkerProcess) -> None:
         """A process is gone: take back its jobs, and see who follows."""
-        self._hear(process)
+        while self._hear(process):
+            pass
         with suppress(KeyError, ValueError):
             self._selector.unregister(process.link)
         slot.process = None
@@ -407,13 +399,14 @@ class Supervisor:
 
     # --- what workers say -------------------------------------------------------------------------------------------
 
-    def _hear(self, process: WorkerProcess) -> None:
+    def _hear(self, process: WorkerProcess) -> bool:
+        """Take in what a worker has said; False where that was nothing."""
         messages = process.link.receive()
         if messages is None:
             # Its end is closed: it has ended, or is about to. Being told so over and over would leave us no rest.
             with suppress(KeyError, ValueError):
                 self._selector.unregister(process.link)
-            return
+            return False
         for message in messages:
             process.heard = time.monotonic()
             match message:
@@ -433,28 +426,42 @@ class Supervisor:
                     process.ended_well = True
                 case _:
                     pass
+        return bool(messages)
 
-    def _news(self, name: str, queues: Collection[str] | None, *, apart: bool) -> None:
+    def _news(self, name: str, queues: Collection[str], *, apart: bool) -> None:
         store = self._stores[name]
         if apart:
             self._run_apart(name, store, queues)
             return
         store.news += 1
-        self._wake_one(name, queues)
+        unserved = set(queues)
+        while unserved:
+            woken = self._wake_one(name, unserved)
+            if woken is None:
+                return
+            unserved -= unserved if woken.queues is None else set(woken.queues)
 
-    def _wake_one(self, name: str, queues: Collection[str] | None) -> None:
-        """Wake one worker that has nothing to do; if there is more than it can run, it says so, and wakes the next."""
-        for slot in self._all_slots():
+    def _wake_one(self, name: str, queues: Collection[str] | None) -> WorkerPlan | None:
+        """Wake a worker that has nothing to do, and return its plan.
+
+        If there is more than it can run, it says so, and the next is woken: one job does not wake them all.
+        """
+        for slot in self.slots:
             process = slot.process
             if process is not None and process.hungry and slot.plan.adapter == name and _serves(slot.plan, queues):
                 self._wake(process)
-                return
+                return slot.plan
+        return None
 
     def _feed(self, process: WorkerProcess) -> None:
         """Wake a worker again that found nothing, where there was news after it began to look."""
         store = self._stores.get(process.plan.adapter)
-        if store is not None and process.news_told < store.news:
+        if store is None or process.plan.apart:
+            return
+        if process.news_told < store.news:
             self._wake(process)
+        elif store.steward is not None:
+            store.steward.look_again()
 
     def _wake(self, process: WorkerProcess) -> None:
         process.hungry = False
@@ -548,6 +555,31 @@ class Supervisor:
         self._ring.close()
 
 
+class _Ear(Superior):
+    """Passes on to the supervisor's main thread what the steward of a store has to say."""
+
+    def __init__(self, supervisor: Supervisor, name: str) -> None:
+        self._supervisor = supervisor
+        self._name = name
+
+    def wards(self) -> Wards:
+        return self._supervisor._wards.get(self._name, Wards())  # noqa: SLF001 - its own ear
+
+    def is_hungry(self) -> bool:
+        # It may be heard a moment too late; the supervisor then asks for another look.
+        living = filter(None, [slot.process for slot in self._supervisor.slots])
+        return any(process.hungry and process.plan.adapter == self._name for process in living)
+
+    def beaten(self, began: float, known: frozenset[str], lost: frozenset[str]) -> None:
+        self._supervisor.post(lambda: self._supervisor._beaten(self._name, began, known, lost))  # noqa: SLF001 - as above
+
+    def failed(self, error: Exception) -> None:
+        self._supervisor.post(lambda: self._supervisor._failed(self._name, error))  # noqa: SLF001 - as above
+
+    def news(self, queues: Collection[str], *, apart: bool) -> None:
+        self._supervisor.post(lambda: self._supervisor._news(self._name, queues, apart=apart))  # noqa: SLF001 - as above
+
+
 def _slot_status(slot: Slot, now: float) -> dict[str, Any]:
     plan, process = slot.plan, slot.process
     status: dict[str, Any] = {
@@ -587,6 +619,8 @@ def _how(code: int) -> str:
     """Return how a process ended, in words."""
     if code == 0:
         return "it ended by itself, with nothing said"
+    if code == FENCED:
+        return "it fenced itself: it was not beaten for in time, or its jobs were taken"
     if code > 0:
         return f"exit code {code}"
     try:
