@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 OLDER := .venv-sqlalchemy-2.0
-STORES := conformance state_machine joining migrations alembic sqlite postgresql servers
+STORES := conformance state_machine joining migrations alembic sqlite postgresql
 
 .DEFAULT_GOAL := help
 
@@ -23,8 +23,8 @@ soak: $(VENV)/check ## the full forms, for hours
 	SAPWOOD_STORM=full $(RUN)/python -m pytest tests/storm $(ARGS)
 
 test-sqlalchemy-2.0: $(OLDER)/test ## run the tests of all that speaks to databases, by SQLAlchemy 2.0
-	# The mutants test the tests, which another release does not change.
-	$(OLDER)/bin/python -m pytest -k 'not mutant' $(STORES:%=tests/test_%.py) $(ARGS)
+	# Another release changes neither what finds a mutant nor how a database plans a statement over a million rows.
+	$(OLDER)/bin/python -m pytest -k 'not mutant and not million and not hundred_queues' $(STORES:%=tests/test_%.py) $(ARGS)
 
 check: lint types imports test ## run everything that must pass
 
