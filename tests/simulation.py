@@ -49,8 +49,8 @@ GIVE_UP = 5.0
 SOON = 90.0
 """So long does it take at most, hundredths apart, until the jobs of a dead host are back."""
 
-PATIENCE = 1_500.0
-"""So long after the last fault every job must have ended."""
+PATIENCE = 10_000.0
+"""So long after the last fault every job must have ended. Those that a death has set apart run one after another."""
 
 BOOM = Failure("ValueError: boom")
 

@@ -20,8 +20,11 @@ def test_no_fault_makes_two_owners_loses_a_job_or_hides_a_death_for_long(capsys)
     figures, began = Figures(0, 0, Counter(), [], []), time.monotonic()
     chunks = [range(first, first + CHUNK) for first in range(first_seed, first_seed + SCHEDULES, CHUNK)]
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(simulated, chunk) for chunk in chunks]):
-            figures.add(done.result())
+        try:
+            for done in as_completed([pool.submit(simulated, chunk) for chunk in chunks]):
+                figures.add(done.result())
+        finally:
+            pool.shutdown(cancel_futures=True)
     with capsys.disabled():
         print(f"\nSAPWOOD_SEED={first_seed}\n{figures}\nin {time.monotonic() - began:.0f} s")
     assert figures.schedules == SCHEDULES
