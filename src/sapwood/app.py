@@ -68,7 +68,9 @@ class WorkerGroup(Struct, frozen=True, kw_only=True):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"WorkerGroup({name}={value!r})", why="it is a whole number from 1 up")
         if isinstance(self.poll_interval, bool) or not isinstance(self.poll_interval, int | float):
-            raise ConfigurationError(f"WorkerGroup(poll_interval={self.poll_interval!r})", why="it is a number of seconds")
+            raise ConfigurationError(
+                f"WorkerGroup(poll_interval={self.poll_interval!r})", why="it is a number of seconds"
+            )
         if not self.poll_interval > 0:
             raise ConfigurationError(f"WorkerGroup(poll_interval={self.poll_interval!r})", why="it is above 0")
 

@@ -73,12 +73,12 @@ _Text = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 # Exact comparison, as everywhere else: neither case nor accents nor trailing spaces are ignored.
 _MYSQL: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
 
-_JOBS_STORAGE = DDL(
+_JOBS_STORAGE = DDL(  # type: ignore[no-untyped-call]  # it has no types
     # Every job leaves dead rows, and a claim steps over them: they go long before a fifth of a large table is dead.
     "ALTER TABLE %(fullname)s SET (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, "
     "autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 1)"
 )
-_WORKERS_STORAGE = DDL(
+_WORKERS_STORAGE = DDL(  # type: ignore[no-untyped-call]  # it has no types
     # A beat writes the row anew, and finds room for it on the same page: no index is touched.
     "ALTER TABLE %(fullname)s SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, "
     "autovacuum_vacuum_threshold = 1000)"

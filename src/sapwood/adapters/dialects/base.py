@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from msgspec import Struct
-from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, Table, insert
+from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, Table, func, insert, literal_column, select
 from sqlalchemy.exc import DBAPIError
 
 from sapwood.errors import ForeignConnection, StoreError, StoreUnavailable
@@ -19,18 +19,26 @@ PLAIN: Mapping[str, Any] = MappingProxyType({"schema_translate_map": None, "stre
 """Execution options for a caller's connection: what the caller has set for its own statements is not meant for ours."""
 
 
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What a claim is to take."""
+
+    jobs: Table
+    queues: Sequence[str] | None
+    """None: all of them, where the dialect :meth:`~Dialect.spans_queues`."""
+
+    limit: int
+    alone: bool
+
+
 class Swap(Struct, frozen=True, kw_only=True):
     """What a dialect's own statement is to do."""
 
-    jobs: Table
+    wanted: Wanted
     workers: Table
     worker: str
     gone: Sequence[Claim]
     """Claims whose rows go, where they still run under the worker."""
 
-    queues: Sequence[str]
-    limit: int
-    alone: bool
     now: datetime | None
     """None: the store's clock."""
 
@@ -43,6 +51,17 @@ class Swapped(Struct, frozen=True, kw_only=True):
     """The rows as they now are, in the order of the columns."""
 
     alive: bool
+
+
+def ready(jobs: Table, *, alone: bool) -> ColumnElement[bool]:
+    """Return the condition for what can be claimed."""
+    # Written out, not bound: a partial index serves only a condition that the planner can read.
+    return (jobs.c.state == literal_column("'ready'")) & (jobs.c.alone == literal_column("1" if alone else "0"))
+
+
+def scheduled(jobs: Table) -> ColumnElement[bool]:
+    """Return the condition for what waits until it is due."""
+    return jobs.c.state == literal_column("'scheduled'")
 
 
 class Dialect(ABC):
@@ -92,28 +111,50 @@ class Dialect(ABC):
     def among(self, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
         """Return the condition that a column is one of many ids: one parameter, however many they are."""
 
-    @abstractmethod
-    def merged(self, reads: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
-        """Return one statement for the first ``limit`` ids of several reads, each in index order, with no sort."""
+    # --- finding ------------------------------------------------------------------------------------------------------
 
-    @abstractmethod
-    def ready_rows(
-        self,
-        connection: Connection,
-        jobs: Table,
-        first: Callable[[int], Select[Any]],
-        ready: ColumnElement[bool],
-        limit: int,
-    ) -> Sequence[Row[Any]]:
-        """Return up to ``limit`` ready rows, locked so that nobody else takes them before this transaction ends.
+    def distinct(
+        self, connection: Connection, column: ColumnElement[Any], condition: ColumnElement[bool]
+    ) -> Sequence[Any]:
+        """Return a column's distinct values, by one look into its index for each."""
+        return connection.scalars(_loose(column, condition)).all()
 
-        Args:
-            connection: the transaction.
-            jobs: the table.
-            first: the statement for that many first ids.
-            ready: the condition for a ready row, to be looked at again once the row is locked.
-            limit: how many.
+    def spans_queues(self, *, alone: bool) -> bool:
+        """Say whether one index holds the ready jobs of all queues in order, so that queues need not be named."""
+        del alone
+        return False
+
+    def is_ready(self, connection: Connection, wanted: Wanted) -> bool:
+        """Say whether there is anything to claim. Not asked where the dialect ``exchanges``."""
+        raise NotImplementedError
+
+    def ready_rows(self, connection: Connection, wanted: Wanted) -> Sequence[Row[Any]]:
+        """Return the first ready rows, locked so that nobody else takes them before this transaction ends.
+
+        Not asked where the dialect ``exchanges``.
         """
+        raise NotImplementedError
+
+    def next_run_at(self, connection: Connection, jobs: Table) -> datetime | None:
+        """Return the earliest ``run_at`` of a scheduled job: one look into the index per priority."""
+        priorities = _loose(jobs.c.priority, scheduled(jobs)).subquery()
+        first = select(func.min(jobs.c.run_at)).where(scheduled(jobs), jobs.c.priority == priorities.c.value)
+        earliest: datetime | None = connection.scalar(
+            select(func.min(first.scalar_subquery(), type_=jobs.c.run_at.type)).select_from(priorities)
+        )
+        return earliest
+
+    @abstractmethod
+    def due(self, connection: Connection, jobs: Table, limit: int, now: datetime) -> Sequence[int]:
+        """Return the first due ids, urgent first; locked, and without those that somebody else has locked."""
+
+    def due_reads(self, connection: Connection, jobs: Table, now: datetime) -> Sequence[Select[Any]]:
+        """Return one read for each priority that is waited with, in the order of the index."""
+        waiting = select(*(jobs.c[name] for name in self.order)).where(scheduled(jobs), jobs.c.run_at <= now)
+        priorities = self.distinct(connection, jobs.c.priority, scheduled(jobs))
+        return [waiting.where(jobs.c.priority == priority) for priority in priorities]
+
+    # --- writing ------------------------------------------------------------------------------------------------------
 
     def exchange(self, connection: Connection, exchange: Swap) -> Swapped:
         """Delete the done and claim the next in one statement of the database's own, where it ``exchanges``."""
@@ -207,3 +248,12 @@ class Dialect(ABC):
         """Return what a dead worker noted, None where that is out of reach."""
         del worker
         return None
+
+
+def _loose(column: ColumnElement[Any], condition: ColumnElement[bool]) -> Select[Any]:
+    """Return the statement for a column's distinct values, by one look into its index for each (a loose index scan)."""
+    first = select(func.min(column).label("value")).where(condition)
+    found = first.cte("loose", recursive=True)
+    following = select(func.min(column)).where(condition, column > found.c.value).scalar_subquery()
+    found = found.union_all(select(following).where(found.c.value.is_not(None)))
+    return select(found.c.value).where(found.c.value.is_not(None))

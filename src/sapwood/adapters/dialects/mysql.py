@@ -1,19 +1,23 @@
 """MariaDB, and MySQL 8 by the same words, by PyMySQL at READ COMMITTED."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, insert, select, union_all
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, func, insert, select
 from sqlalchemy.exc import DBAPIError
 
-from sapwood.adapters.dialects.base import PLAIN
+from sapwood.adapters.dialects.base import PLAIN, Wanted, ready, scheduled
+from sapwood.adapters.dialects.merging import Chain, Merge
 from sapwood.adapters.dialects.server import CONNECT_SECONDS, SILENCE_SECONDS, ServerDialect
 from sapwood.errors import StoreError, StoreFull, StoreReadOnly
 
 _LOCK_SECONDS = 3
 
 _ROWS_PER_INSERT = 1_000
+
+_MOST_LOOKED_AT = 20_000
+"""Candidates looked at in one claim or promotion while others hold them; there are more at the next."""
 
 _CONFLICTS = frozenset({1205, 1213, 3572})
 """A lock was waited for too long, a dead-lock, a lock that was not to be waited for."""
@@ -62,12 +66,73 @@ class MySQLDialect(ServerDialect):
         """List the ids: MySQL has no arrays."""
         return column.in_(ids)
 
-    def merged(self, reads: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
-        """Read each as far as the limit, in the order of its index, and sort the little that comes of it."""
-        if len(reads) == 1:
-            return _first(reads[0], order, limit)
-        compound = union_all(*(select(_first(read, order, limit).subquery()) for read in reads)).subquery()
-        return select(compound).order_by(*(compound.c[name] for name in order)).limit(limit)
+    # --- finding ----------------------------------------------------------------------------------------------------
+
+    def distinct(
+        self, connection: Connection, column: ColumnElement[Any], condition: ColumnElement[bool]
+    ) -> Sequence[Any]:
+        """Ask for one after the other: to MariaDB a recursion over the smallest is a scan of all."""
+        values: list[Any] = []
+        smallest = select(func.min(column)).where(condition)
+        value = connection.scalar(smallest)
+        while value is not None:
+            values.append(value)
+            value = connection.scalar(smallest.where(column > value))
+        return values
+
+    def spans_queues(self, *, alone: bool) -> bool:
+        """One index begins with the state and no queue, for jobs set apart too."""
+        del alone
+        return True
+
+    def is_ready(self, connection: Connection, wanted: Wanted) -> bool:
+        """Look for any: the first of all would have to be looked for in each queue."""
+        index = "urgent" if wanted.queues is None else "claim"
+        anything = _by(index, wanted.jobs, select(wanted.jobs.c.id).where(_claimable(wanted)))
+        return connection.scalar(anything.limit(1)) is not None
+
+    def ready_rows(self, connection: Connection, wanted: Wanted) -> Sequence[Row[Any]]:
+        """Take the first of one index over all queues, or merge those of the queues that are named."""
+        jobs = wanted.jobs
+        first = select(*(jobs.c[name] for name in self.order)).where(ready(jobs, alone=wanted.alone))
+        reads = [_by("urgent", jobs, first)]
+        if wanted.queues is not None:
+            reads = [_by("claim", jobs, first.where(jobs.c.queue == queue)) for queue in wanted.queues]
+        claimable = select(jobs).where(_claimable(wanted))
+        return self._free(connection, jobs, claimable, Merge(connection, reads, self.order), wanted.limit)
+
+    def next_run_at(self, connection: Connection, jobs: Table) -> datetime | None:
+        """Return the earliest of the priorities' first."""
+        return min((run_at for _, _, run_at in _heads(connection, jobs)), default=None)
+
+    def due(self, connection: Connection, jobs: Table, limit: int, now: datetime) -> Sequence[int]:
+        """Take priority after priority: as the order begins with it, there is nothing to merge but jobs set apart."""
+        waiting = select(*(jobs.c[name] for name in self.order)).where(scheduled(jobs), jobs.c.run_at <= now)
+        levels: dict[int, list[Select[Any]]] = {}
+        for priority, alone, run_at in _heads(connection, jobs):
+            if run_at <= now:
+                read = waiting.where(jobs.c.priority == priority, jobs.c.alone == alone)
+                levels.setdefault(priority, []).append(_by("urgent", jobs, read))
+        chain = Chain([Merge(connection, levels[priority], self.order) for priority in sorted(levels)])
+        still_due = select(jobs.c.id).where(scheduled(jobs), jobs.c.run_at <= now)
+        return [row.id for row in self._free(connection, jobs, still_due, chain, limit)]
+
+    def _free(
+        self, connection: Connection, jobs: Table, rows: Select[Any], candidates: Merge | Chain, limit: int
+    ) -> Sequence[Row[Any]]:
+        """Lock by primary key the candidates that nobody has, and look at them again; read on while rows are missing."""
+        free: list[Row[Any]] = []
+        looked_at, count = 0, limit
+        while len(free) < limit and looked_at < _MOST_LOOKED_AT:
+            ids = candidates.read(count)
+            if ids:
+                these = _by("PRIMARY", jobs, rows.where(self.among(jobs.c.id, ids)))
+                first = these.order_by(*(jobs.c[name] for name in self.order)).limit(limit - len(free))
+                free.extend(connection.execute(first.with_for_update(skip_locked=True)))
+            if len(ids) < count:
+                break
+            looked_at, count = looked_at + count, 2 * count
+        return free
 
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Know it by its number."""
@@ -83,8 +148,26 @@ class MySQLDialect(ServerDialect):
         )
 
 
-def _first(read: Select[Any], order: Sequence[str], limit: int) -> Select[Any]:
-    return read.order_by(*(read.selected_columns[name] for name in order)).limit(limit)
+def _by(index: str, jobs: Table, read: Select[Any]) -> Select[Any]:
+    """Have a read take an index, whatever the statistics say of a table that was empty a moment ago."""
+    name = index if index == "PRIMARY" else f"{jobs.name}_{index}_idx"
+    return read.with_hint(jobs, f"FORCE INDEX (`{name}`)")
+
+
+def _claimable(wanted: Wanted) -> ColumnElement[bool]:
+    claimable = ready(wanted.jobs, alone=wanted.alone)
+    return claimable if wanted.queues is None else claimable & wanted.jobs.c.queue.in_(wanted.queues)
+
+
+def _heads(connection: Connection, jobs: Table) -> Iterator[tuple[int, int, datetime]]:
+    """Yield of each priority that waits, set apart or not, the earliest ``run_at``: one look into the index each."""
+    for alone in (0, 1):
+        waiting = select(jobs.c.priority, jobs.c.run_at).where(scheduled(jobs), jobs.c.alone == alone)
+        first = _by("urgent", jobs, waiting).order_by(jobs.c.priority, jobs.c.run_at).limit(1)
+        head = connection.execute(first).first()
+        while head is not None:
+            yield head.priority, alone, head.run_at
+            head = connection.execute(first.where(jobs.c.priority > head.priority)).first()
 
 
 def _number(error: DBAPIError) -> int:

@@ -16,7 +16,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
-    Select,
     Table,
     any_,
     bindparam,
@@ -24,13 +23,14 @@ from sqlalchemy import (
     func,
     select,
     text,
+    true,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
-from sapwood.adapters.dialects.base import PLAIN, Swap, Swapped
+from sapwood.adapters.dialects.base import PLAIN, Swap, Swapped, Wanted
 from sapwood.adapters.dialects.server import (
     CONNECT_SECONDS,
     LOCK_SECONDS,
@@ -38,7 +38,9 @@ from sapwood.adapters.dialects.server import (
     STATEMENT_SECONDS,
     ServerDialect,
 )
+from sapwood.adapters.tables import ALL_READY
 from sapwood.errors import StoreError, StoreFull, StoreReadOnly
+from sapwood.record import JobState
 
 _BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED; "
@@ -56,9 +58,6 @@ _DEAF_SECONDS = 300.0
 
 _MIGRATION_LOCK = 0x5A9_000D
 """Any number that nobody else is likely to lock."""
-
-_SPARE = 3
-"""Candidates read per job that is wanted, over several queues: others may have locked some of them."""
 
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 _MISSING = frozenset({"42P01", "3F000"})
@@ -112,12 +111,28 @@ class PostgreSQLDialect(ServerDialect):
         """Pass the ids as one array."""
         return column == any_(bindparam(None, list(ids), type_=ARRAY(BigInteger)))
 
-    def merged(self, reads: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
-        """Merge the reads: PostgreSQL appends ordered index scans a row at a time (Merge Append)."""
-        if len(reads) == 1:
-            return reads[0].order_by(*(reads[0].selected_columns[name] for name in order)).limit(limit)
-        compound = union_all(*reads).subquery()
-        return select(compound).order_by(*(compound.c[name] for name in order)).limit(limit)
+    # --- finding ----------------------------------------------------------------------------------------------------
+
+    def spans_queues(self, *, alone: bool) -> bool:
+        """There is an index over all queues, without the jobs set apart: of these there are few."""
+        return not alone
+
+    def due(self, connection: Connection, jobs: Table, limit: int, now: datetime) -> Sequence[int]:
+        """Merge one read per priority, and lock what nobody has as its rows come, until they are enough."""
+        reads = self.due_reads(connection, jobs, now)
+        if not reads:
+            return ()
+        # Each part says its order: only then are ordered index scans appended a row at a time (Merge Append).
+        parts = [read.order_by(*(read.selected_columns[name] for name in self.order)) for read in reads]
+        merged = (union_all(*parts) if len(parts) > 1 else parts[0]).subquery()
+        first = select(merged).order_by(*(merged.c[name] for name in self.order)).subquery()
+        still_due = select(jobs.c.id).where(
+            jobs.c.id == first.c.id, jobs.c.state.concat("") == JobState.SCHEDULED.value, jobs.c.run_at <= now
+        )
+        free = still_due.with_for_update(skip_locked=True).lateral()
+        return connection.scalars(select(free.c.id).select_from(first.join(free, true())).limit(limit)).all()
+
+    # --- settling and claiming --------------------------------------------------------------------------------------
 
     def exchange(self, connection: Connection, exchange: Swap) -> Swapped:
         """Do all of it in one statement: one round trip, and no time in between for a lock to be held."""
@@ -125,11 +140,10 @@ class PostgreSQLDialect(ServerDialect):
             "me": exchange.worker,
             "ids": [job for job, _ in exchange.gone],
             "claims": [f"{job}:{token}" for job, token in exchange.gone],
-            "limit": exchange.limit,
-            "spare": _SPARE * exchange.limit,
+            "limit": exchange.wanted.limit,
             "now": exchange.now,
         }
-        values.update((f"q{number}", queue) for number, queue in enumerate(exchange.queues))
+        values.update((f"q{number}", queue) for number, queue in enumerate(exchange.wanted.queues or ("",)))
         rows = connection.exec_driver_sql(
             self._exchange_sql(exchange, connection.dialect.identifier_preparer), values
         ).all()
@@ -152,21 +166,8 @@ class PostgreSQLDialect(ServerDialect):
 
     def _exchange_sql(self, exchange: Swap, quoting: IdentifierPreparer) -> str:
         """Return the text of the statement: constant, but for the names of the tables and the number of queues."""
-        jobs, workers = quoting.format_table(exchange.jobs), quoting.format_table(exchange.workers)
-        ready = f"j.state = 'ready' AND j.alone = {int(exchange.alone)}"
-        order = ", ".join(self.order)
-        columns = list(exchange.jobs.c.keys())
-        if len(exchange.queues) == 1:
-            chosen = f"{ready} AND j.queue = %(q0)s"
-        else:
-            # Ordered index scans are appended a row at a time (Merge Append); they cannot be locked there.
-            reads = " UNION ALL ".join(
-                f"SELECT id, priority, run_at FROM {jobs} j WHERE {ready} AND j.queue = %(q{number})s"  # noqa: S608 - quoted
-                for number in range(len(exchange.queues))
-            )
-            first = f"SELECT id FROM ({reads}) AS first ORDER BY {order} LIMIT %(spare)s"  # noqa: S608 - quoted
-            served = ", ".join(f"%(q{number})s" for number in range(len(exchange.queues)))
-            chosen = f"j.id = ANY (ARRAY({first})) AND {ready} AND j.queue IN ({served})"
+        jobs, workers = quoting.format_table(exchange.wanted.jobs), quoting.format_table(exchange.workers)
+        columns = list(exchange.wanted.jobs.c.keys())
         return f"""
 WITH me AS MATERIALIZED (SELECT id FROM {workers} WHERE id = %(me)s FOR KEY SHARE),
 done AS (
@@ -176,8 +177,7 @@ done AS (
   RETURNING j.id),
 next AS MATERIALIZED (
   -- Materialised, so that the limit is kept: a subquery that is run again would lock more.
-  SELECT j.id FROM {jobs} j WHERE {chosen} AND EXISTS (SELECT 1 FROM me)
-  ORDER BY {", ".join(f"j.{column}" for column in self.order)} LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED),
+  {self._next_sql(exchange.wanted, jobs)}),
 taken AS (
   UPDATE {jobs} j SET state = 'running', locked_by = %(me)s, lock_token = lock_token + 1, attempts = attempts + 1,
     locked_at = coalesce(%(now)s::timestamptz, statement_timestamp())
@@ -187,6 +187,27 @@ SELECT 'taken' AS kind, NULL::bigint[] AS deleted, {", ".join(columns)} FROM tak
 UNION ALL SELECT 'done', array_agg(id), {", ".join("NULL" for _ in columns)} FROM done
 UNION ALL SELECT 'me', NULL, {", ".join("NULL" for _ in columns)} FROM me
 """  # noqa: S608 - the names are quoted by the one function that does so
+
+    def _next_sql(self, wanted: Wanted, jobs: str) -> str:
+        """Return the text of the read that locks the ids to be claimed."""
+        order = ", ".join(self.order)
+        queues = [f"%(q{number})s" for number in range(len(wanted.queues or ("",)))]
+        standing = f"state = 'ready' AND alone = {int(wanted.alone)}"
+        reads = [ALL_READY] if wanted.queues is None else [f"{standing} AND queue = {queue}" for queue in queues]
+        if len(reads) == 1:
+            return f"""SELECT id FROM {jobs} j WHERE {reads[0]} AND EXISTS (SELECT 1 FROM me)
+  ORDER BY {order} LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED"""  # noqa: S608 - the names are quoted
+        # Each part says its order: only then are ordered index scans appended a row at a time (Merge Append). They
+        # cannot be locked there: each row is as it comes, found by primary key, until there are enough.
+        parts = " UNION ALL ".join(
+            f"(SELECT {order} FROM {jobs} WHERE {read} ORDER BY {order})"  # noqa: S608 - quoted
+            for read in reads
+        )
+        return f"""SELECT free.id FROM (SELECT id FROM ({parts}) AS merged ORDER BY {order}) AS first
+  CROSS JOIN LATERAL (
+    SELECT j.id FROM {jobs} j WHERE j.id = first.id AND j.state || '' = 'ready' AND j.alone + 0 = {int(wanted.alone)}
+      AND j.queue || '' IN ({", ".join(queues)}) FOR UPDATE OF j SKIP LOCKED) AS free
+  WHERE true AND EXISTS (SELECT 1 FROM me) LIMIT %(limit)s"""  # noqa: S608 - the names are quoted
 
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Know it by its code."""

@@ -2,24 +2,12 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import (
-    URL,
-    ColumnElement,
-    Connection,
-    Engine,
-    Row,
-    Select,
-    Table,
-    create_engine,
-    event,
-    literal_column,
-    select,
-)
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, literal_column, select
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
 from sapwood.adapters.dialects.base import PLAIN, Dialect
@@ -34,9 +22,6 @@ SILENCE_SECONDS = 15
 
 _TRUST_SECONDS = 1.0
 """A pooled connection that was used this recently is not asked whether it still lives."""
-
-_SPARE = 3
-"""Candidates looked at per job that is wanted: others may have locked some of them."""
 
 
 class ServerDialect(Dialect):
@@ -88,22 +73,6 @@ class ServerDialect(Dialect):
         """Read as a transaction of its own."""
         with engine.begin() as connection:
             yield connection
-
-    def ready_rows(
-        self,
-        connection: Connection,
-        jobs: Table,
-        first: Callable[[int], Select[Any]],
-        ready: ColumnElement[bool],
-        limit: int,
-    ) -> Sequence[Row[Any]]:
-        """Read candidates in order, unlocked; lock by primary key those that nobody has, and look at them again."""
-        ids = connection.scalars(first(_SPARE * limit)).all()
-        if not ids:
-            return ()
-        order = [jobs.c[name] for name in self.order]
-        free = select(jobs).where(self.among(jobs.c.id, ids), ready).order_by(*order).limit(limit)
-        return connection.execute(free.with_for_update(skip_locked=True)).all()
 
     def _greeted(self, connection: Connection, meta: Table) -> tuple[datetime, str | None]:
         """Ask for both at once: the id costs no trip of its own, so that it need not be remembered for a connection."""

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from sapwood.adapters.dialects.base import PLAIN, Dialect
+from sapwood.adapters.dialects.base import PLAIN, Dialect, Wanted, ready
 from sapwood.adapters.locks import Ticket, WorkerLocks
 from sapwood.errors import (
     ConfigurationError,
@@ -142,27 +142,29 @@ class SQLiteDialect(Dialect):
         """Pass the ids as one JSON text: a list of parameters would be another statement for each length."""
         return column.in_(select(func.json_each(json.dumps(ids)).table_valued("value").c.value))
 
-    def merged(self, reads: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
-        """Merge the reads: each goes on only as far as its rows are among the first."""
+    def is_ready(self, connection: Connection, wanted: Wanted) -> bool:
+        """Look for the first."""
+        return connection.scalar(self._first(_reads(wanted, self.order), 1)) is not None
+
+    def ready_rows(self, connection: Connection, wanted: Wanted) -> Sequence[Row[Any]]:
+        """Read them: the write lock is held already."""
+        jobs = wanted.jobs
+        ids = self._first(_reads(wanted, self.order), wanted.limit).subquery()
+        return connection.execute(select(jobs).where(jobs.c.id.in_(select(ids.c.id)))).all()
+
+    def due(self, connection: Connection, jobs: Table, limit: int, now: datetime) -> Sequence[int]:
+        """Read them: the write lock is held already."""
+        reads = self.due_reads(connection, jobs, now)
+        return [row.id for row in connection.execute(self._first(reads, limit))] if reads else ()
+
+    def _first(self, reads: Sequence[Select[Any]], limit: int) -> Select[Any]:
+        """Merge reads: each goes on only as far as its rows are among the first."""
         # SQLite merges the parts of a compound whose outer order their indexes provide, a row at a time.
         if len(reads) == 1:
-            return reads[0].order_by(*(reads[0].selected_columns[name] for name in order)).limit(limit)
+            return reads[0].order_by(*(reads[0].selected_columns[name] for name in self.order)).limit(limit)
         compound = union_all(*reads)
-        ordered = compound.order_by(*(compound.selected_columns[name] for name in order)).limit(limit)
+        ordered = compound.order_by(*(compound.selected_columns[name] for name in self.order)).limit(limit)
         return select(ordered.subquery())
-
-    def ready_rows(
-        self,
-        connection: Connection,
-        jobs: Table,
-        first: Callable[[int], Select[Any]],
-        ready: ColumnElement[bool],
-        limit: int,
-    ) -> Sequence[Row[Any]]:
-        """Read them: the write lock is held already."""
-        del ready
-        ids = first(limit).subquery()
-        return connection.execute(select(jobs).where(jobs.c.id.in_(select(ids.c.id)))).all()
 
     def insert(self, connection: Connection, jobs: Table, rows: Sequence[Mapping[str, Any]]) -> Sequence[int]:
         """Insert many by one statement. Ids grow in the order of the rows, whatever order they are returned in."""
@@ -260,6 +262,13 @@ class SQLiteDialect(Dialect):
         if self._path:
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+
+
+def _reads(wanted: Wanted, order: Sequence[str]) -> Sequence[Select[Any]]:
+    """Return one read for each queue, in the order of the index."""
+    jobs = wanted.jobs
+    first = select(*(jobs.c[name] for name in order)).where(ready(jobs, alone=wanted.alone))
+    return [first.where(jobs.c.queue == queue) for queue in wanted.queues or ("",)]
 
 
 def _begin(connection: Connection) -> None:
