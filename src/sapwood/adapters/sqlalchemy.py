@@ -33,7 +33,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sapwood import lifecycle
 from sapwood.adapters import migrations
 from sapwood.adapters.base import BaseAdapter, Exchange, JobFilter, Settlement
-from sapwood.adapters.dialects.base import Dialect, Swap, Wanted, ready
+from sapwood.adapters.dialects.base import LATE, Dialect, Swap, Wanted, ready
 from sapwood.adapters.dialects.sqlite import Durability, SQLiteDialect
 from sapwood.adapters.joining import AfterCommit, Installation, borrowed
 from sapwood.adapters.tables import Tables
@@ -219,6 +219,8 @@ class SQLAlchemyAdapter(BaseAdapter):
 
     def _insert(self, connection: Connection, drafts: Sequence[JobDraft], now: datetime) -> Sequence[int]:
         rows = [_row(lifecycle.drafted(draft, id=0, now=now), without={"id"}) for draft in drafts]
+        if any(now - row["run_at"] > LATE for row in rows):
+            self._dialect.came_late()
         return self._dialect.insert(connection, self._tables.jobs, rows)
 
     # --- a worker's life --------------------------------------------------------------------------------------------
@@ -455,15 +457,20 @@ class SQLAlchemyAdapter(BaseAdapter):
     @_repeated
     def promote(self, *, limit: int = 1000, now: datetime | None = None) -> int:
         """Make due jobs ready, urgent first."""
-        due_at = self.next_run_at()
-        if due_at is None or due_at > (now or self._now()):
-            return 0
         jobs = self._tables.jobs
+        with self._reading() as connection:
+            heads = self._dialect.heads(connection, jobs)
+            present = self._moment(connection, now) if heads else now
+        due_heads = [head for head in heads if present is not None and head.run_at <= present]
+        if not due_heads:
+            return 0
         with self._writing() as connection:
             moment = self._moment(connection, now)
-            due = self._dialect.due(connection, jobs, limit, moment)
+            due = self._dialect.due(connection, jobs, due_heads, limit, moment)
             if due:
                 connection.execute(update(jobs).where(self._among(due)).values(state=JobState.READY.value))
+            if moment - min(head.run_at for head in due_heads) > LATE:
+                self._dialect.came_late()
         if due:
             self._wake()
         return len(due)
@@ -598,7 +605,8 @@ class SQLAlchemyAdapter(BaseAdapter):
     def next_run_at(self) -> datetime | None:
         """Return the earliest ``run_at`` of a scheduled job: one look into the index per priority."""
         with self._reading() as connection:
-            return self._dialect.next_run_at(connection, self._tables.jobs)
+            heads = self._dialect.heads(connection, self._tables.jobs)
+        return min((head.run_at for head in heads), default=None)
 
     def workers(self) -> Sequence[WorkerRecord]:
         """Return the workers that are known, oldest first."""
@@ -700,6 +708,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             values: dict[str, Any] = {
                 field: bindparam(field) for field in JobRecord.__struct_fields__ if field not in _FIXED
             }
+            self._dialect.came_late()
             changed = update(jobs).where(jobs.c.id == bindparam("this")).values(values)
             connection.execute(changed, [_row(record, without=_FIXED) | {"this": record.id} for record in left])
         lines = [msgspec.structs.asdict(attempt) for attempt in history if attempt is not None]
@@ -734,10 +743,6 @@ class SQLAlchemyAdapter(BaseAdapter):
     def _reading(self) -> Iterator[Connection]:
         with self._named_errors(), self._dialect.reading(self._connected_and_migrated()) as connection:
             yield connection
-
-    def _now(self) -> datetime:
-        with self._reading() as connection:
-            return self._dialect.clock(connection)
 
     def _connected_and_migrated(self) -> Engine:
         """Return the engine; the first verb of a process opens it, and makes the tables where that is its own to do."""

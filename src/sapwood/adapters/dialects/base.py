@@ -3,9 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from msgspec import Struct
 from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, Table, func, insert, literal_column, select
@@ -18,6 +18,9 @@ from sapwood.page import Claim, Page
 PLAIN: Mapping[str, Any] = MappingProxyType({"schema_translate_map": None, "stream_results": False})
 """Execution options for a caller's connection: what the caller has set for its own statements is not meant for ours."""
 
+LATE = timedelta(seconds=10)
+"""A job that becomes ready up to so long after its ``run_at`` is found by the next claim in any case."""
+
 
 class Wanted(Struct, frozen=True, kw_only=True):
     """What a claim is to take."""
@@ -28,6 +31,14 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
     limit: int
     alone: bool
+
+
+class Head(NamedTuple):
+    """A priority that jobs wait with, and the earliest ``run_at`` of them."""
+
+    priority: int
+    run_at: datetime
+    alone: bool = False
 
 
 class Swap(Struct, frozen=True, kw_only=True):
@@ -124,6 +135,9 @@ class Dialect(ABC):
         del alone
         return False
 
+    def came_late(self) -> None:  # noqa: B027 - most dialects remember nothing
+        """Forget what was learned of where nothing is ready: a job that has been due for long has become so."""
+
     def is_ready(self, connection: Connection, wanted: Wanted) -> bool:
         """Say whether there is anything to claim. Not asked where the dialect ``exchanges``."""
         raise NotImplementedError
@@ -135,24 +149,26 @@ class Dialect(ABC):
         """
         raise NotImplementedError
 
-    def next_run_at(self, connection: Connection, jobs: Table) -> datetime | None:
-        """Return the earliest ``run_at`` of a scheduled job: one look into the index per priority."""
+    def heads(self, connection: Connection, jobs: Table) -> Sequence[Head]:
+        """Return of each priority that jobs wait with the earliest, by one look into the index for each."""
         priorities = _loose(jobs.c.priority, scheduled(jobs)).subquery()
         first = select(func.min(jobs.c.run_at)).where(scheduled(jobs), jobs.c.priority == priorities.c.value)
-        earliest: datetime | None = connection.scalar(
-            select(func.min(first.scalar_subquery(), type_=jobs.c.run_at.type)).select_from(priorities)
-        )
-        return earliest
+        heads = select(priorities.c.value, first.scalar_subquery())
+        return [Head(*row) for row in connection.execute(heads)]
 
     @abstractmethod
-    def due(self, connection: Connection, jobs: Table, limit: int, now: datetime) -> Sequence[int]:
-        """Return the first due ids, urgent first; locked, and without those that somebody else has locked."""
+    def due(
+        self, connection: Connection, jobs: Table, heads: Sequence[Head], limit: int, now: datetime
+    ) -> Sequence[int]:
+        """Return the first due ids, urgent first; locked, and without those that somebody else has locked.
 
-    def due_reads(self, connection: Connection, jobs: Table, now: datetime) -> Sequence[Select[Any]]:
-        """Return one read for each priority that is waited with, in the order of the index."""
+        ``heads`` are those that are due.
+        """
+
+    def due_reads(self, jobs: Table, heads: Sequence[Head], now: datetime) -> Sequence[Select[Any]]:
+        """Return one read for each priority, urgent first, in the order of the index."""
         waiting = select(*(jobs.c[name] for name in self.order)).where(scheduled(jobs), jobs.c.run_at <= now)
-        priorities = self.distinct(connection, jobs.c.priority, scheduled(jobs))
-        return [waiting.where(jobs.c.priority == priority) for priority in priorities]
+        return [waiting.where(jobs.c.priority == head.priority) for head in heads]
 
     # --- writing ------------------------------------------------------------------------------------------------------
 

@@ -4,11 +4,21 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import chain
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, false, literal, or_, select, union_all
+from sqlalchemy import Connection
 
 Key = tuple[Any, ...]
+
+
+class Read(NamedTuple):
+    """One ordered read, without what it selects, its order and its limit."""
+
+    source: str
+    """From where, by which index."""
+
+    condition: str
+    parameters: Sequence[Any]
 
 
 class Merge:
@@ -20,11 +30,11 @@ class Merge:
 
     Args:
         connection: the transaction.
-        reads: statements that select the columns of ``order``, among them the id; no order, no limit.
-        order: the names of these columns.
+        reads: what is merged.
+        order: the names of the columns that each is ordered by, last the id.
     """
 
-    def __init__(self, connection: Connection, reads: Sequence[Select[Any]], order: Sequence[str]) -> None:
+    def __init__(self, connection: Connection, reads: Sequence[Read], order: Sequence[str]) -> None:
         self._connection = connection
         self._order = order
         self._lists = [_List(read) for read in reads]
@@ -63,10 +73,15 @@ class Merge:
         return lists, chunk
 
     def _read(self, lists: Sequence["_List"], chunk: int) -> int:
-        parts = [one.part(self._order, chunk, number) for number, one in enumerate(lists)]
-        statement = parts[0] if len(parts) == 1 else union_all(*(select(part.subquery()) for part in parts))
+        # Text, because Core would compile another statement for each number of lists.
+        parts: list[str] = []
+        parameters: list[Any] = []
+        for number, one in enumerate(lists):
+            part, values = one.part(self._order, chunk, number)
+            parts.append(part)
+            parameters.extend(values)
         found: list[list[Key]] = [[] for _ in lists]
-        for number, *key in self._connection.execute(statement):
+        for number, *key in self._connection.exec_driver_sql(" UNION ALL ".join(parts), tuple(parameters)):
             found[number].append(tuple(key))
         for one, keys in zip(lists, found, strict=True):
             one.came(keys, chunk)
@@ -93,7 +108,7 @@ class Chain:
 class _List:
     """One ordered read, and how far it has come."""
 
-    def __init__(self, read: Select[Any]) -> None:
+    def __init__(self, read: Read) -> None:
         self._read = read
         self.last: Key = ()
         self.ended = False
@@ -101,24 +116,30 @@ class _List:
     def goes_on_before(self, bar: Key | None) -> bool:
         return not self.ended and (bar is None or self.last < bar)
 
+    def part(self, order: Sequence[str], limit: int, number: int) -> tuple[str, Sequence[Any]]:
+        """Return the text for the next rows, each with the number of this list, and its parameters."""
+        condition, parameters = self._read.condition, [*self._read.parameters]
+        if self.last:
+            condition = f"{condition} AND {_after(order)}"
+            # Each value but the last is compared twice.
+            parameters += [value for value in self.last[:-1] for _ in range(2)] + [self.last[-1]]
+        columns = ", ".join(order)
+        return (
+            f"(SELECT {number}, {columns} FROM {self._read.source} WHERE {condition} "  # noqa: S608 - no value in it
+            f"ORDER BY {columns} LIMIT {limit})"
+        ), parameters
+
     def came(self, keys: Sequence[Key], asked: int) -> None:
         """Note what was read."""
         self.ended = len(keys) < asked
         if keys:
             self.last = keys[-1]
 
-    def part(self, order: Sequence[str], limit: int, number: int) -> Select[Any]:
-        """Return the statement for the next rows, each with the number of this list."""
-        columns = [self._read.selected_columns[name] for name in order]
-        read = self._read.with_only_columns(literal(number, literal_execute=True), *columns)
-        if self.last:
-            read = read.where(_after(columns, self.last))
-        return read.order_by(*columns).limit(limit)
 
-
-def _after(columns: Sequence[ColumnElement[Any]], key: Key) -> ColumnElement[bool]:
+def _after(order: Sequence[str]) -> str:
     """Return the condition for what follows a row. Written out: MariaDB finds no range in a comparison of rows."""
-    following: ColumnElement[bool] = false()
-    for column, value in zip(reversed(columns), reversed(key), strict=True):
-        following = or_(column > value, and_(column == value, following))
+    *others, last = order
+    following = f"{last} > %s"
+    for name in reversed(others):
+        following = f"({name} > %s OR ({name} = %s AND {following}))"
     return following

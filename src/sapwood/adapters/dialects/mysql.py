@@ -1,14 +1,14 @@
 """MariaDB, and MySQL 8 by the same words, by PyMySQL at READ COMMITTED."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, func, insert, select
 from sqlalchemy.exc import DBAPIError
 
-from sapwood.adapters.dialects.base import PLAIN, Wanted, ready, scheduled
-from sapwood.adapters.dialects.merging import Chain, Merge
+from sapwood.adapters.dialects.base import PLAIN, Head, Wanted, ready, scheduled
+from sapwood.adapters.dialects.merging import Chain, Merge, Read
 from sapwood.adapters.dialects.server import CONNECT_SECONDS, SILENCE_SECONDS, ServerDialect
 from sapwood.errors import StoreError, StoreFull, StoreReadOnly
 
@@ -41,7 +41,9 @@ class MySQLDialect(ServerDialect):
                 "read_timeout": SILENCE_SECONDS,
                 "write_timeout": SILENCE_SECONDS,
                 # An open transaction of a host that is gone must not hold its locks for hours.
-                "init_command": f"SET SESSION innodb_lock_wait_timeout = {_LOCK_SECONDS}, wait_timeout = 60",
+                # MariaDB makes a table of a list of a thousand ids, unless it is told not to.
+                "init_command": f"SET SESSION innodb_lock_wait_timeout = {_LOCK_SECONDS}, wait_timeout = 60"
+                "/*M!100307 , in_predicate_conversion_threshold = 0 */",
             },
         }
 
@@ -86,53 +88,70 @@ class MySQLDialect(ServerDialect):
         return True
 
     def is_ready(self, connection: Connection, wanted: Wanted) -> bool:
-        """Look for any: the first of all would have to be looked for in each queue."""
-        index = "urgent" if wanted.queues is None else "claim"
-        anything = _by(index, wanted.jobs, select(wanted.jobs.c.id).where(_claimable(wanted)))
-        return connection.scalar(anything.limit(1)) is not None
+        """Look for the first."""
+        return bool(self._merge(connection, wanted).read(1))
 
     def ready_rows(self, connection: Connection, wanted: Wanted) -> Sequence[Row[Any]]:
-        """Take the first of one index over all queues, or merge those of the queues that are named."""
-        jobs = wanted.jobs
-        first = select(*(jobs.c[name] for name in self.order)).where(ready(jobs, alone=wanted.alone))
-        reads = [_by("urgent", jobs, first)]
+        """Lock the first ones that are free."""
+        claimable = ready(wanted.jobs, alone=wanted.alone)
         if wanted.queues is not None:
-            reads = [_by("claim", jobs, first.where(jobs.c.queue == queue)) for queue in wanted.queues]
-        claimable = select(jobs).where(_claimable(wanted))
-        return self._free(connection, jobs, claimable, Merge(connection, reads, self.order), wanted.limit)
+            claimable &= wanted.jobs.c.queue.in_(wanted.queues)
+        candidates = self._merge(connection, wanted)
+        return self._free(connection, wanted.jobs, select(wanted.jobs).where(claimable), candidates, wanted.limit)
 
-    def next_run_at(self, connection: Connection, jobs: Table) -> datetime | None:
-        """Return the earliest of the priorities' first."""
-        return min((run_at for _, _, run_at in _heads(connection, jobs)), default=None)
+    def _merge(self, connection: Connection, wanted: Wanted) -> Merge:
+        """Return the one read over all queues, or one for each queue that is named."""
+        standing = f"state = 'ready' AND alone = {int(wanted.alone)}"
+        if wanted.queues is None:
+            reads = [Read(_source(connection, wanted.jobs, "urgent"), standing, ())]
+        else:
+            source = _source(connection, wanted.jobs, "claim")
+            reads = [Read(source, f"{standing} AND queue = %s", (queue,)) for queue in wanted.queues]
+        return Merge(connection, reads, self.order)
 
-    def due(self, connection: Connection, jobs: Table, limit: int, now: datetime) -> Sequence[int]:
-        """Take priority after priority: as the order begins with it, there is nothing to merge but jobs set apart."""
-        waiting = select(*(jobs.c[name] for name in self.order)).where(scheduled(jobs), jobs.c.run_at <= now)
-        levels: dict[int, list[Select[Any]]] = {}
-        for priority, alone, run_at in _heads(connection, jobs):
-            if run_at <= now:
-                read = waiting.where(jobs.c.priority == priority, jobs.c.alone == alone)
-                levels.setdefault(priority, []).append(_by("urgent", jobs, read))
-        chain = Chain([Merge(connection, levels[priority], self.order) for priority in sorted(levels)])
+    def heads(self, connection: Connection, jobs: Table) -> Sequence[Head]:
+        """Ask for one after the other, those set apart by themselves: the index begins with the two."""
+        found: list[Head] = []
+        for alone in (0, 1):
+            waiting = select(jobs.c.priority, jobs.c.run_at).where(scheduled(jobs), jobs.c.alone == alone)
+            first = _by("urgent", jobs, waiting).order_by(jobs.c.priority, jobs.c.run_at).limit(1)
+            head = connection.execute(first).first()
+            while head is not None:
+                found.append(Head(head.priority, head.run_at, alone=bool(alone)))
+                head = connection.execute(first.where(jobs.c.priority > head.priority)).first()
+        return found
+
+    def due(
+        self, connection: Connection, jobs: Table, heads: Sequence[Head], limit: int, now: datetime
+    ) -> Sequence[int]:
+        """Read one priority after the other; jobs set apart are merged with those of their priority."""
+        source, levels = _source(connection, jobs, "urgent"), dict[int, list[Read]]()
+        until = now.astimezone(UTC).replace(tzinfo=None)
+        for head in sorted(heads):
+            waiting = (
+                f"state = 'scheduled' AND alone = {int(head.alone)} AND priority = {head.priority} AND run_at <= %s"
+            )
+            levels.setdefault(head.priority, []).append(Read(source, waiting, (until,)))
+        chain = Chain([Merge(connection, reads, self.order) for reads in levels.values()])
         still_due = select(jobs.c.id).where(scheduled(jobs), jobs.c.run_at <= now)
         return [row.id for row in self._free(connection, jobs, still_due, chain, limit)]
 
     def _free(
         self, connection: Connection, jobs: Table, rows: Select[Any], candidates: Merge | Chain, limit: int
     ) -> Sequence[Row[Any]]:
-        """Lock by primary key the candidates that nobody has, and look at them again; read on while rows are missing."""
+        """Lock by primary key the candidates that nobody has, look at them again; read on while rows are missing."""
         free: list[Row[Any]] = []
         looked_at, count = 0, limit
         while len(free) < limit and looked_at < _MOST_LOOKED_AT:
             ids = candidates.read(count)
             if ids:
-                these = _by("PRIMARY", jobs, rows.where(self.among(jobs.c.id, ids)))
-                first = these.order_by(*(jobs.c[name] for name in self.order)).limit(limit - len(free))
-                free.extend(connection.execute(first.with_for_update(skip_locked=True)))
+                these = _by("PRIMARY", jobs, rows.where(self.among(jobs.c.id, ids))).with_for_update(skip_locked=True)
+                locked = {row.id: row for row in connection.execute(these)}
+                free.extend(locked[each] for each in ids if each in locked)
             if len(ids) < count:
                 break
             looked_at, count = looked_at + count, 2 * count
-        return free
+        return free[:limit]
 
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Know it by its number."""
@@ -148,26 +167,19 @@ class MySQLDialect(ServerDialect):
         )
 
 
-def _by(index: str, jobs: Table, read: Select[Any]) -> Select[Any]:
-    """Have a read take an index, whatever the statistics say of a table that was empty a moment ago."""
+def _forced(index: str, jobs: Table) -> str:
+    """Return the hint to take an index, whatever the statistics say of a table that was empty a moment ago."""
     name = index if index == "PRIMARY" else f"{jobs.name}_{index}_idx"
-    return read.with_hint(jobs, f"FORCE INDEX (`{name}`)")
+    # The names of tables are identifiers, checked when they were made.
+    return f"FORCE INDEX (`{name}`)"
 
 
-def _claimable(wanted: Wanted) -> ColumnElement[bool]:
-    claimable = ready(wanted.jobs, alone=wanted.alone)
-    return claimable if wanted.queues is None else claimable & wanted.jobs.c.queue.in_(wanted.queues)
+def _by(index: str, jobs: Table, read: Select[Any]) -> Select[Any]:
+    return read.with_hint(jobs, _forced(index, jobs))
 
 
-def _heads(connection: Connection, jobs: Table) -> Iterator[tuple[int, int, datetime]]:
-    """Yield of each priority that waits, set apart or not, the earliest ``run_at``: one look into the index each."""
-    for alone in (0, 1):
-        waiting = select(jobs.c.priority, jobs.c.run_at).where(scheduled(jobs), jobs.c.alone == alone)
-        first = _by("urgent", jobs, waiting).order_by(jobs.c.priority, jobs.c.run_at).limit(1)
-        head = connection.execute(first).first()
-        while head is not None:
-            yield head.priority, alone, head.run_at
-            head = connection.execute(first.where(jobs.c.priority > head.priority)).first()
+def _source(connection: Connection, jobs: Table, index: str) -> str:
+    return f"{connection.dialect.identifier_preparer.format_table(jobs)} {_forced(index, jobs)}"
 
 
 def _number(error: DBAPIError) -> int:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from sapwood.adapters.dialects.base import PLAIN, Dialect, Wanted, ready
+from sapwood.adapters.dialects.base import PLAIN, Dialect, Head, Wanted, ready
 from sapwood.adapters.locks import Ticket, WorkerLocks
 from sapwood.errors import (
     ConfigurationError,
@@ -51,6 +51,9 @@ _SYNCHRONOUS: Mapping[Durability, str] = {"full": "FULL", "normal": "NORMAL"}
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "afpfs", "ncpfs", "webdav"})
 _DOUBTFUL = frozenset({"9p", "virtiofs", "vboxsf", "fuse", "fuseblk", "drvfs"})
 _BUSY_SECONDS = 30
+_MOST_PARTS = 400
+"""SQLite refuses a compound of more than 500."""
+
 _LOOK_SECONDS = 0.02
 """How often a listener asks whether somebody has committed. One look costs a few microseconds."""
 
@@ -152,16 +155,21 @@ class SQLiteDialect(Dialect):
         ids = self._first(_reads(wanted, self.order), wanted.limit).subquery()
         return connection.execute(select(jobs).where(jobs.c.id.in_(select(ids.c.id)))).all()
 
-    def due(self, connection: Connection, jobs: Table, limit: int, now: datetime) -> Sequence[int]:
-        """Read them: the write lock is held already."""
-        reads = self.due_reads(connection, jobs, now)
-        return [row.id for row in connection.execute(self._first(reads, limit))] if reads else ()
+    def due(
+        self, connection: Connection, jobs: Table, heads: Sequence[Head], limit: int, now: datetime
+    ) -> Sequence[int]:
+        """Merge one read for each priority: the write lock is held already."""
+        first = self._first(self.due_reads(jobs, heads, now), limit)
+        return [row.id for row in connection.execute(first)]
 
     def _first(self, reads: Sequence[Select[Any]], limit: int) -> Select[Any]:
         """Merge reads: each goes on only as far as its rows are among the first."""
         # SQLite merges the parts of a compound whose outer order their indexes provide, a row at a time.
         if len(reads) == 1:
             return reads[0].order_by(*(reads[0].selected_columns[name] for name in self.order)).limit(limit)
+        if len(reads) > _MOST_PARTS:
+            groups = (reads[start : start + _MOST_PARTS] for start in range(0, len(reads), _MOST_PARTS))
+            reads = [self._first(group, limit) for group in groups]
         compound = union_all(*reads)
         ordered = compound.order_by(*(compound.selected_columns[name] for name in self.order)).limit(limit)
         return select(ordered.subquery())
