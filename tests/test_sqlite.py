@@ -223,12 +223,13 @@ def test_promotion_reads_only_what_it_promotes(adapter):
     fill(adapter, "'default', 1 + n % 100, 'scheduled', '2029-01-01 00:00:00.000000'")
     adapter.claim("w", limit=0)
     promoted = []
-    steps, plans = steps_of(adapter, lambda: promoted.append(adapter.promote(limit=LIMIT, now=NOW)))
-    assert promoted == [LIMIT]
+    for _ in range(3):
+        steps, plans = steps_of(adapter, lambda: promoted.append(adapter.promote(limit=LIMIT, now=NOW)))
+        assert not [plan for plan in plans if "USE TEMP B-TREE FOR ORDER BY" in plan]
+        assert steps < 200 * (LIMIT + 100)
+    assert promoted == [LIMIT] * 3
     ready = adapter.jobs(JobFilter(states=[JobState.READY]), limit=MANY)
     assert {job.priority for job in ready} == {1}, "urgent first within what is due"
-    assert not [plan for plan in plans if "USE TEMP B-TREE FOR ORDER BY" in plan]
-    assert steps < 200 * (LIMIT + 100)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

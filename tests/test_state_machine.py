@@ -15,6 +15,11 @@ def test_an_adapter_does_what_the_model_does(store):
     run(STORES[store], STORES[store].kind, examples=EXAMPLES[store], steps=60)
 
 
+def test_an_adapter_that_remembers_where_nothing_is_ready_does_what_the_model_does(monkeypatch):
+    monkeypatch.setattr("sapwood.adapters.dialects.postgresql._MANY_DEAD", 0)
+    run(STORES["postgresql"], STORES["postgresql"].kind, examples=EXAMPLES["postgresql"], steps=60)
+
+
 @pytest.mark.parametrize("mutant", MUTANTS)
 @pytest.mark.parametrize("store", STORES)
 def test_the_machine_finds_a_mutant(store, mutant):

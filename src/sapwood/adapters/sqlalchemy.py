@@ -19,7 +19,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
-    Select,
     Table,
     bindparam,
     delete,
@@ -37,7 +36,7 @@ from sqlalchemy.pool import QueuePool
 from sapwood import lifecycle
 from sapwood.adapters import migrations
 from sapwood.adapters.base import BaseAdapter, Exchange, JobFilter, Settlement
-from sapwood.adapters.dialects.base import Dialect, Pooling, Swap
+from sapwood.adapters.dialects.base import LATE, Dialect, Pooling, Swap, Wanted, ready
 from sapwood.adapters.dialects.sqlite import Durability, SQLiteDialect
 from sapwood.adapters.joining import AfterCommit, Installation, borrowed
 from sapwood.adapters.tables import Tables
@@ -127,7 +126,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         if pool_size is not None and (type(pool_size) is not int or pool_size < 1):
             raise ConfigurationError(f"pool_size is {pool_size!r}", mend="a number of connections, 1 or more")
         self._dialect = _dialect(_url(database), durability)
-        self._tables = Tables(prefix, schema, partial=self._dialect.partial_indexes)
+        self._tables = Tables(prefix, schema, database=self._dialect.url.get_backend_name())
         self._prefix, self._durability = prefix, durability
         self._opening = threading.Lock()
         self._engine: Engine | None = None
@@ -260,6 +259,8 @@ class SQLAlchemyAdapter(BaseAdapter):
 
     def _insert(self, connection: Connection, drafts: Sequence[JobDraft], now: datetime) -> Sequence[int]:
         rows = [_row(lifecycle.drafted(draft, id=0, now=now), without={"id"}) for draft in drafts]
+        if any(now - row["run_at"] > LATE for row in rows):
+            self._dialect.came_late()
         return self._dialect.insert(connection, self._tables.jobs, rows)
 
     # --- a worker's life --------------------------------------------------------------------------------------------
@@ -374,13 +375,10 @@ class SQLAlchemyAdapter(BaseAdapter):
         others = [settlement for settlement in settlements if not _is_plain(settlement)]
         written = self._settle(connection, worker, others, self._moment(connection, now)) if others else frozenset()
         swap = Swap(
-            jobs=self._tables.jobs,
+            wanted=self._wanted(connection, queues, limit, alone),
             workers=self._tables.workers,
             worker=worker,
             gone=[settlement.record.claim for settlement in plain],
-            queues=self._named(connection, queues, alone) or ("",),
-            limit=limit if queues is None or queues else 0,
-            alone=alone,
             now=now,
         )
         swapped = self._dialect.exchange(connection, swap)
@@ -397,8 +395,8 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Look before taking the write lock: an idle worker only reads."""
         with self._reading() as connection:
             alive = self._guard(connection, worker)
-            wanted = alive and limit > 0 and (queues is None or queues)
-            if wanted and connection.scalar(self._candidates(connection, queues, alone, 1)) is not None:
+            wanted = self._wanted(connection, queues, limit, alone) if alive else None
+            if wanted is not None and wanted.limit and self._dialect.is_ready(connection, wanted):
                 return None
         return Exchange(settled=frozenset(), claimed=(), alive=alive)
 
@@ -454,17 +452,11 @@ class SQLAlchemyAdapter(BaseAdapter):
         alone: bool,  # noqa: FBT001
         now: datetime,
     ) -> Sequence[JobRecord]:
-        if limit <= 0 or (queues is not None and not queues):
+        wanted = self._wanted(connection, queues, limit, alone)
+        if not wanted.limit:
             return ()
         jobs = self._tables.jobs
-
-        def first(number: int) -> Select[Any]:
-            return self._candidates(connection, queues, alone, number)
-
-        ready = _ready(jobs, alone)
-        if queues is not None:
-            ready &= jobs.c.queue.in_(queues)
-        rows = self._dialect.ready_rows(connection, jobs, first, ready, limit)
+        rows = self._dialect.ready_rows(connection, wanted)
         records = [lifecycle.claimed(_record(row), worker=worker, now=now) for row in rows]
         if records:
             taken = update(jobs).where(self._among([record.id for record in records]))
@@ -479,18 +471,19 @@ class SQLAlchemyAdapter(BaseAdapter):
             )
         return sorted(records, key=_urgency)
 
-    def _candidates(
+    def _wanted(
         self,
         connection: Connection,
         queues: Sequence[str] | None,
-        alone: bool,  # noqa: FBT001
         limit: int,
-    ) -> Select[Any]:
-        """Return the statement for the first ready ids: a merge of one ordered read per queue."""
-        jobs = self._tables.jobs
-        ready = select(jobs.c.id, jobs.c.priority, jobs.c.run_at).where(_ready(jobs, alone))
-        reads = [ready.where(jobs.c.queue == queue) for queue in self._named(connection, queues, alone) or ("",)]
-        return self._dialect.merged(reads, self._dialect.order, limit)
+        alone: bool,  # noqa: FBT001
+    ) -> Wanted:
+        """Return what a claim is to take, its queues by name unless one index holds the jobs of all."""
+        named = None
+        if queues is not None or not self._dialect.spans_queues(alone=alone):
+            named = self._named(connection, queues, alone)
+        some = named is None or named
+        return Wanted(jobs=self._tables.jobs, queues=named, limit=max(limit, 0) if some else 0, alone=alone)
 
     def _named(
         self,
@@ -502,37 +495,28 @@ class SQLAlchemyAdapter(BaseAdapter):
         if queues is not None:
             return tuple(dict.fromkeys(queues))
         jobs = self._tables.jobs
-        return tuple(connection.scalars(_distinct(jobs.c.queue, _ready(jobs, alone))))
+        return tuple(self._dialect.distinct(connection, jobs.c.queue, ready(jobs, alone=alone)))
 
     @_repeated
     def promote(self, *, limit: int = 1000, now: datetime | None = None) -> int:
         """Make due jobs ready, urgent first."""
-        due_at = self.next_run_at()
-        if due_at is None or due_at > (now or self._now()):
-            return 0
         jobs = self._tables.jobs
+        with self._reading() as connection:
+            heads = self._dialect.heads(connection, jobs)
+            present = self._moment(connection, now) if heads else now
+        due_heads = [head for head in heads if present is not None and head.run_at <= present]
+        if not due_heads:
+            return 0
         with self._writing() as connection:
             moment = self._moment(connection, now)
-            due = self._due(connection, limit, moment)
+            due = self._dialect.due(connection, jobs, due_heads, limit, moment)
             if due:
                 connection.execute(update(jobs).where(self._among(due)).values(state=JobState.READY.value))
+            if moment - min(head.run_at for head in due_heads) > LATE:
+                self._dialect.came_late()
         if due:
             self._wake()
         return len(due)
-
-    def _due(self, connection: Connection, limit: int, now: datetime) -> Sequence[int]:
-        jobs = self._tables.jobs
-        scheduled = jobs.c.state == literal_column("'scheduled'")
-        priorities = connection.scalars(_distinct(jobs.c.priority, scheduled)).all()
-        if not priorities:
-            return ()
-        waiting = select(jobs.c.id, jobs.c.priority, jobs.c.run_at).where(scheduled, jobs.c.run_at <= now)
-        reads = [waiting.where(jobs.c.priority == priority) for priority in priorities]
-        first = connection.scalars(self._dialect.merged(reads, self._dialect.order, limit)).all()
-        # Where several promote at once, each takes what the others have not locked.
-        still_due = select(jobs.c.id).where(self._among(first), scheduled, jobs.c.run_at <= now)
-        free = still_due.with_for_update(skip_locked=True)
-        return connection.scalars(free).all() if first else ()
 
     @_repeated
     def release(self, worker: str, *, held: Collection[Claim] = (), now: datetime | None = None) -> Sequence[JobRecord]:
@@ -663,15 +647,9 @@ class SQLAlchemyAdapter(BaseAdapter):
 
     def next_run_at(self) -> datetime | None:
         """Return the earliest ``run_at`` of a scheduled job: one look into the index per priority."""
-        jobs = self._tables.jobs
-        scheduled = jobs.c.state == literal_column("'scheduled'")
-        priorities = _distinct(jobs.c.priority, scheduled).subquery()
-        first = select(func.min(jobs.c.run_at)).where(scheduled, jobs.c.priority == priorities.c.value)
         with self._reading() as connection:
-            earliest: datetime | None = connection.scalar(
-                select(func.min(first.scalar_subquery(), type_=jobs.c.run_at.type)).select_from(priorities)
-            )
-        return earliest
+            heads = self._dialect.heads(connection, self._tables.jobs)
+        return min((head.run_at for head in heads), default=None)
 
     def workers(self) -> Sequence[WorkerRecord]:
         """Return the workers that are known, oldest first."""
@@ -773,6 +751,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             values: dict[str, Any] = {
                 field: bindparam(field) for field in JobRecord.__struct_fields__ if field not in _FIXED
             }
+            self._dialect.came_late()
             changed = update(jobs).where(jobs.c.id == bindparam("this")).values(values)
             connection.execute(changed, [_row(record, without=_FIXED) | {"this": record.id} for record in left])
         lines = [msgspec.structs.asdict(attempt) for attempt in history if attempt is not None]
@@ -807,10 +786,6 @@ class SQLAlchemyAdapter(BaseAdapter):
     def _reading(self) -> Iterator[Connection]:
         with self._named_errors(), self._dialect.reading(self._connected_and_migrated()) as connection:
             yield connection
-
-    def _now(self) -> datetime:
-        with self._reading() as connection:
-            return self._dialect.clock(connection)
 
     def _connected_and_migrated(self) -> Engine:
         """Return the engine; the first verb of a process opens it, and makes the tables where that is its own to do."""
@@ -964,22 +939,8 @@ def _dialect(url: URL, durability: Durability) -> Dialect:
     return MySQLDialect(url)
 
 
-def _ready(jobs: Table, alone: bool) -> ColumnElement[bool]:  # noqa: FBT001
-    # Written out, not bound: a partial index serves only a condition that the planner can read.
-    return (jobs.c.state == literal_column("'ready'")) & (jobs.c.alone == literal_column("1" if alone else "0"))
-
-
 def _running_under(jobs: Table, worker: str) -> ColumnElement[bool]:
     return (jobs.c.state == literal_column("'running'")) & (jobs.c.locked_by == worker)
-
-
-def _distinct(column: ColumnElement[Any], condition: ColumnElement[bool]) -> Select[Any]:
-    """Return the statement for a column's distinct values, by one look into its index for each (a loose index scan)."""
-    first = select(func.min(column).label("value")).where(condition)
-    found = first.cte("loose", recursive=True)
-    following = select(func.min(column)).where(condition, column > found.c.value).scalar_subquery()
-    found = found.union_all(select(following).where(found.c.value.is_not(None)))
-    return select(found.c.value).where(found.c.value.is_not(None))
 
 
 def _matching(jobs: Table, filter: JobFilter | None) -> Iterator[ColumnElement[bool]]:

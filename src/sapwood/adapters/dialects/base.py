@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from msgspec import Struct
-from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, Table, insert
+from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, Table, func, insert, literal_column, select
 from sqlalchemy.exc import DBAPIError
 
 from sapwood.errors import ForeignConnection, SchemaOutdated, StoreError, StoreUnavailable
@@ -18,19 +18,38 @@ from sapwood.page import Claim, Page
 PLAIN: Mapping[str, Any] = MappingProxyType({"schema_translate_map": None, "stream_results": False})
 """Execution options for a caller's connection: what the caller has set for its own statements is not meant for ours."""
 
+LATE = timedelta(seconds=10)
+"""A job that becomes ready up to so long after its ``run_at`` is found by the next claim in any case."""
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What a claim is to take."""
+
+    jobs: Table
+    queues: Sequence[str] | None
+    """None: all of them, where the dialect :meth:`~Dialect.spans_queues`."""
+
+    limit: int
+    alone: bool
+
+
+class Head(NamedTuple):
+    """A priority that jobs wait with, and the earliest ``run_at`` of them."""
+
+    priority: int
+    run_at: datetime
+    alone: bool = False
+
 
 class Swap(Struct, frozen=True, kw_only=True):
     """What a dialect's own statement is to do."""
 
-    jobs: Table
+    wanted: Wanted
     workers: Table
     worker: str
     gone: Sequence[Claim]
     """Claims whose rows go, where they still run under the worker."""
 
-    queues: Sequence[str]
-    limit: int
-    alone: bool
     now: datetime | None
     """None: the store's clock."""
 
@@ -68,14 +87,22 @@ class Pooling(NamedTuple):
     """Whoever needs one more waits."""
 
 
+def ready(jobs: Table, *, alone: bool) -> ColumnElement[bool]:
+    """Return the condition for what can be claimed."""
+    # Written out, not bound: a partial index serves only a condition that the planner can read.
+    return (jobs.c.state == literal_column("'ready'")) & (jobs.c.alone == literal_column("1" if alone else "0"))
+
+
+def scheduled(jobs: Table) -> ColumnElement[bool]:
+    """Return the condition for what waits until it is due."""
+    return jobs.c.state == literal_column("'scheduled'")
+
+
 class Dialect(ABC):
     """One database, told in its own way. Verbs are not known here, only how to connect, order, lock and tell time."""
 
     names: ClassVar[frozenset[str]]
     """What SQLAlchemy calls such a database."""
-
-    partial_indexes: ClassVar[bool] = True
-    """Whether an index may hold only the rows that meet a condition."""
 
     migrates_itself: ClassVar[bool] = False
     """True: the tables are made at first use. False: somebody runs the migrations."""
@@ -132,28 +159,55 @@ class Dialect(ABC):
     def among(self, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
         """Return the condition that a column is one of many ids: one parameter, however many they are."""
 
-    @abstractmethod
-    def merged(self, reads: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
-        """Return one statement for the first ``limit`` ids of several reads, each in index order, with no sort."""
+    # --- finding ------------------------------------------------------------------------------------------------------
 
-    @abstractmethod
-    def ready_rows(
-        self,
-        connection: Connection,
-        jobs: Table,
-        first: Callable[[int], Select[Any]],
-        ready: ColumnElement[bool],
-        limit: int,
-    ) -> Sequence[Row[Any]]:
-        """Return up to ``limit`` ready rows, locked so that nobody else takes them before this transaction ends.
+    def distinct(
+        self, connection: Connection, column: ColumnElement[Any], condition: ColumnElement[bool]
+    ) -> Sequence[Any]:
+        """Return a column's distinct values, by one look into its index for each."""
+        return connection.scalars(_loose(column, condition)).all()
 
-        Args:
-            connection: the transaction.
-            jobs: the table.
-            first: the statement for that many first ids.
-            ready: the condition for a ready row, to be looked at again once the row is locked.
-            limit: how many.
+    def spans_queues(self, *, alone: bool) -> bool:
+        """Say whether one index holds the ready jobs of all queues in order, so that queues need not be named."""
+        del alone
+        return False
+
+    def came_late(self) -> None:  # noqa: B027 - most dialects remember nothing
+        """Forget what was learned of where nothing is ready: a job that has been due for long has become so."""
+
+    def is_ready(self, connection: Connection, wanted: Wanted) -> bool:
+        """Say whether there is anything to claim. Not asked where the dialect ``exchanges``."""
+        raise NotImplementedError
+
+    def ready_rows(self, connection: Connection, wanted: Wanted) -> Sequence[Row[Any]]:
+        """Return the first ready rows, locked so that nobody else takes them before this transaction ends.
+
+        Not asked where the dialect ``exchanges``.
         """
+        raise NotImplementedError
+
+    def heads(self, connection: Connection, jobs: Table) -> Sequence[Head]:
+        """Return of each priority that jobs wait with the earliest, by one look into the index for each."""
+        priorities = _loose(jobs.c.priority, scheduled(jobs)).subquery()
+        first = select(func.min(jobs.c.run_at)).where(scheduled(jobs), jobs.c.priority == priorities.c.value)
+        heads = select(priorities.c.value, first.scalar_subquery())
+        return [Head(*row) for row in connection.execute(heads)]
+
+    @abstractmethod
+    def due(
+        self, connection: Connection, jobs: Table, heads: Sequence[Head], limit: int, now: datetime
+    ) -> Sequence[int]:
+        """Return the first due ids, urgent first; locked, and without those that somebody else has locked.
+
+        ``heads`` are those that are due.
+        """
+
+    def due_reads(self, jobs: Table, heads: Sequence[Head], now: datetime) -> Sequence[Select[Any]]:
+        """Return one read for each priority, urgent first, in the order of the index."""
+        waiting = select(*(jobs.c[name] for name in self.order)).where(scheduled(jobs), jobs.c.run_at <= now)
+        return [waiting.where(jobs.c.priority == head.priority) for head in heads]
+
+    # --- writing ------------------------------------------------------------------------------------------------------
 
     def exchange(self, connection: Connection, exchange: Swap) -> Swapped:
         """Delete the done and claim the next in one statement of the database's own, where it ``exchanges``."""
@@ -259,3 +313,12 @@ class Dialect(ABC):
         """Return what a dead worker noted, None where that is out of reach."""
         del worker
         return None
+
+
+def _loose(column: ColumnElement[Any], condition: ColumnElement[bool]) -> Select[Any]:
+    """Return the statement for a column's distinct values, by one look into its index for each (a loose index scan)."""
+    first = select(func.min(column).label("value")).where(condition)
+    found = first.cte("loose", recursive=True)
+    following = select(func.min(column)).where(condition, column > found.c.value).scalar_subquery()
+    found = found.union_all(select(following).where(found.c.value.is_not(None)))
+    return select(found.c.value).where(found.c.value.is_not(None))

@@ -12,16 +12,18 @@ from sqlalchemy import (
     Connection,
     Engine,
     NullPool,
+    Row,
     Select,
     Table,
     create_engine,
+    func,
     insert,
     select,
-    union_all,
 )
 from sqlalchemy.exc import DBAPIError
 
-from sapwood.adapters.dialects.base import PLAIN
+from sapwood.adapters.dialects.base import PLAIN, Head, Wanted, ready, scheduled
+from sapwood.adapters.dialects.merging import Chain, Merge, Read
 from sapwood.adapters.dialects.server import (
     CONNECT_SECONDS,
     SILENCE_SECONDS,
@@ -37,7 +39,9 @@ _LOCK_SECONDS = 3
 _SESSION = (
     f"SET SESSION innodb_lock_wait_timeout = {_LOCK_SECONDS}, lock_wait_timeout = {_LOCK_SECONDS}, "
     # An open transaction of a host that is gone must not hold its locks for hours.
-    "wait_timeout = 60"
+    "wait_timeout = 60 "
+    # MariaDB makes a table of a list of a thousand ids, unless it is told not to.
+    "/*M!100307 , in_predicate_conversion_threshold = 0 */"
 )
 _STATEMENT = f"/*M! , max_statement_time = {STATEMENT_SECONDS} */"
 """Read by MariaDB alone: MySQL, which has no such limit for what writes, takes it for a comment."""
@@ -47,6 +51,9 @@ _ROWS_PER_INSERT = 1_000
 _BYTES_PER_INSERT = 8 << 20
 _BYTES_ALWAYS_TAKEN = 1 << 19
 """Every server takes a packet of this size: it need not be asked."""
+
+_MOST_LOOKED_AT = 20_000
+"""Candidates looked at in one claim or promotion while others hold them; there are more at the next."""
 
 _CONFLICTS = frozenset({1205, 1213, 3572})
 """A lock was waited for too long, a dead-lock, a lock that was not to be waited for."""
@@ -76,7 +83,6 @@ class MySQLDialect(ServerDialect):
     driver = "mysql+pymysql"
     names = frozenset({"mysql", "mariadb"})
     present = "UTC_TIMESTAMP(6)"
-    partial_indexes = False
     renamed = MappingProxyType({"mysqlconnector": {"connection_timeout": "connect_timeout"}})
     # How text travels, and who commits: on our own connections that is for us to say.
     without_effect = frozenset({"charset", "use_unicode", "collation", "autocommit", "echo"})
@@ -133,12 +139,90 @@ class MySQLDialect(ServerDialect):
         """List the ids: MySQL has no arrays."""
         return column.in_(ids)
 
-    def merged(self, reads: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
-        """Read each as far as the limit, in the order of its index, and sort the little that comes of it."""
-        if len(reads) == 1:
-            return _first(reads[0], order, limit)
-        compound = union_all(*(select(_first(read, order, limit).subquery()) for read in reads)).subquery()
-        return select(compound).order_by(*(compound.c[name] for name in order)).limit(limit)
+    # --- finding ----------------------------------------------------------------------------------------------------
+
+    def distinct(
+        self, connection: Connection, column: ColumnElement[Any], condition: ColumnElement[bool]
+    ) -> Sequence[Any]:
+        """Ask for one after the other: to MariaDB a recursion over the smallest is a scan of all."""
+        values: list[Any] = []
+        smallest = select(func.min(column)).where(condition)
+        value = connection.scalar(smallest)
+        while value is not None:
+            values.append(value)
+            value = connection.scalar(smallest.where(column > value))
+        return values
+
+    def spans_queues(self, *, alone: bool) -> bool:
+        """One index begins with the state and no queue, for jobs set apart too."""
+        del alone
+        return True
+
+    def is_ready(self, connection: Connection, wanted: Wanted) -> bool:
+        """Look for the first."""
+        return bool(self._merge(connection, wanted).read(1))
+
+    def ready_rows(self, connection: Connection, wanted: Wanted) -> Sequence[Row[Any]]:
+        """Lock the first ones that are free."""
+        claimable = ready(wanted.jobs, alone=wanted.alone)
+        if wanted.queues is not None:
+            claimable &= wanted.jobs.c.queue.in_(wanted.queues)
+        candidates = self._merge(connection, wanted)
+        return self._free(connection, wanted.jobs, select(wanted.jobs).where(claimable), candidates, wanted.limit)
+
+    def _merge(self, connection: Connection, wanted: Wanted) -> Merge:
+        """Return the one read over all queues, or one for each queue that is named."""
+        standing = f"state = 'ready' AND alone = {int(wanted.alone)}"
+        if wanted.queues is None:
+            reads = [Read(_source(connection, wanted.jobs, "urgent"), standing, ())]
+        else:
+            source = _source(connection, wanted.jobs, "claim")
+            reads = [Read(source, f"{standing} AND queue = %s", (queue,)) for queue in wanted.queues]
+        return Merge(connection, reads, self.order)
+
+    def heads(self, connection: Connection, jobs: Table) -> Sequence[Head]:
+        """Ask for one after the other, those set apart by themselves: the index begins with the two."""
+        found: list[Head] = []
+        for alone in (0, 1):
+            waiting = select(jobs.c.priority, jobs.c.run_at).where(scheduled(jobs), jobs.c.alone == alone)
+            first = _by("urgent", jobs, waiting).order_by(jobs.c.priority, jobs.c.run_at).limit(1)
+            head = connection.execute(first).first()
+            while head is not None:
+                found.append(Head(head.priority, head.run_at, alone=bool(alone)))
+                head = connection.execute(first.where(jobs.c.priority > head.priority)).first()
+        return found
+
+    def due(
+        self, connection: Connection, jobs: Table, heads: Sequence[Head], limit: int, now: datetime
+    ) -> Sequence[int]:
+        """Read one priority after the other; jobs set apart are merged with those of their priority."""
+        source, levels = _source(connection, jobs, "urgent"), dict[int, list[Read]]()
+        until = now.astimezone(UTC).replace(tzinfo=None)
+        for head in sorted(heads):
+            waiting = (
+                f"state = 'scheduled' AND alone = {int(head.alone)} AND priority = {head.priority} AND run_at <= %s"
+            )
+            levels.setdefault(head.priority, []).append(Read(source, waiting, (until,)))
+        chain = Chain([Merge(connection, reads, self.order) for reads in levels.values()])
+        still_due = select(jobs.c.id).where(scheduled(jobs), jobs.c.run_at <= now)
+        return [row.id for row in self._free(connection, jobs, still_due, chain, limit)]
+
+    def _free(
+        self, connection: Connection, jobs: Table, rows: Select[Any], candidates: Merge | Chain, limit: int
+    ) -> Sequence[Row[Any]]:
+        """Lock by primary key the candidates that nobody has, look at them again; read on while rows are missing."""
+        free: list[Row[Any]] = []
+        looked_at, count = 0, limit
+        while len(free) < limit and looked_at < _MOST_LOOKED_AT:
+            ids = candidates.read(count)
+            if ids:
+                these = _by("PRIMARY", jobs, rows.where(self.among(jobs.c.id, ids))).with_for_update(skip_locked=True)
+                locked = {row.id: row for row in connection.execute(these)}
+                free.extend(locked[each] for each in ids if each in locked)
+            if len(ids) < count:
+                break
+            looked_at, count = looked_at + count, 2 * count
+        return free[:limit]
 
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Know it by its number."""
@@ -169,8 +253,19 @@ def _most_bytes(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> in
     return min(_BYTES_PER_INSERT, taken // 2)
 
 
-def _first(read: Select[Any], order: Sequence[str], limit: int) -> Select[Any]:
-    return read.order_by(*(read.selected_columns[name] for name in order)).limit(limit)
+def _forced(index: str, jobs: Table) -> str:
+    """Return the hint to take an index, whatever the statistics say of a table that was empty a moment ago."""
+    name = index if index == "PRIMARY" else f"{jobs.name}_{index}_idx"
+    # The names of tables are identifiers, checked when they were made.
+    return f"FORCE INDEX (`{name}`)"
+
+
+def _by(index: str, jobs: Table, read: Select[Any]) -> Select[Any]:
+    return read.with_hint(jobs, _forced(index, jobs))
+
+
+def _source(connection: Connection, jobs: Table, index: str) -> str:
+    return f"{connection.dialect.identifier_preparer.format_table(jobs)} {_forced(index, jobs)}"
 
 
 def _number(error: DBAPIError) -> int:

@@ -7,12 +7,14 @@ import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
+from time import monotonic
 from types import MappingProxyType
 from typing import Any, cast
 from weakref import WeakSet
 
 import psycopg
+from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -20,7 +22,6 @@ from sqlalchemy import (
     Connection,
     Engine,
     Integer,
-    Select,
     Table,
     any_,
     bindparam,
@@ -28,13 +29,14 @@ from sqlalchemy import (
     func,
     select,
     text,
+    true,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
-from sapwood.adapters.dialects.base import PLAIN, Greeting, Pooling, Swap, Swapped
+from sapwood.adapters.dialects.base import LATE, PLAIN, Greeting, Head, Pooling, Swap, Swapped, Wanted, scheduled
 from sapwood.adapters.dialects.server import (
     CONNECT_SECONDS,
     LOCK_SECONDS,
@@ -43,8 +45,9 @@ from sapwood.adapters.dialects.server import (
     ServerDialect,
     in_parts,
 )
-from sapwood.adapters.tables import Instant
+from sapwood.adapters.tables import ALL_READY, Instant
 from sapwood.errors import StoreError, StoreFull, StoreReadOnly
+from sapwood.record import JobState
 
 _log = logging.getLogger("sapwood")
 
@@ -87,11 +90,67 @@ _MIGRATION_LOCK = 0x5A9_000D
 
 _BYTES_PER_INSERT = 64 << 20
 
-_SPARE = 3
-"""Candidates read per job that is wanted, over several queues: others may have locked some of them."""
-
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 _MISSING = frozenset({"42P01", "3F000"})
+
+
+_MANY_DEAD = 10_000
+"""With so many dead rows in the table, claims begin where the last ones ended."""
+
+_WHOLE_SECONDS = 2.0
+"""How often a claim looks at all that is ready nevertheless."""
+
+_END = (101, datetime.max.replace(tzinfo=UTC))
+"""Behind every job."""
+
+
+class _Mark(Struct, frozen=True):
+    """Low water: before a place in the order, nothing is ready that was due before a moment."""
+
+    place: tuple[int, datetime]
+    """Priority and ``run_at``."""
+
+    since: datetime
+    until: float
+
+    def parts(self) -> Sequence[str]:
+        """Return the conditions for the rest: what has come since, and what stands behind."""
+        recent = "priority < %(priority)s::smallint AND run_at >= %(since)s::timestamptz"
+        behind = "(priority, run_at) >= (%(priority)s::smallint, %(start)s::timestamptz)"
+        return [recent] if self.place == _END else [recent, behind]
+
+
+class _Marks:
+    """What the claims of this process have learned, for each set of queues.
+
+    While somebody keeps an old snapshot open, no dead row can be removed, and each claim would step over all of them.
+    """
+
+    def __init__(self) -> None:
+        self._marks: dict[tuple[str, Sequence[str] | None, bool], _Mark] = {}
+
+    def of(self, wanted: Wanted) -> _Mark | None:
+        """Return what is known, None where it is time to look at everything."""
+        mark = self._marks.get(_claim_key(wanted))
+        return mark if mark is not None and monotonic() < mark.until else None
+
+    def learn(self, wanted: Wanted, mark: _Mark | None, place: tuple[int, datetime], me: Any) -> None:
+        """Note what a claim took last, or that it took all there was."""
+        if me.dead < _MANY_DEAD or not wanted.limit:
+            return
+        since = me.present - LATE
+        if mark is not None and place < mark.place:
+            place, since = mark.place, mark.since
+        until = mark.until if mark is not None else monotonic() + _WHOLE_SECONDS
+        self._marks = {**self._marks, _claim_key(wanted): _Mark(place, since, until)}
+
+    def forget(self) -> None:
+        """Look at everything in the next claim."""
+        self._marks = {}
+
+
+def _claim_key(wanted: Wanted) -> tuple[str, Sequence[str] | None, bool]:
+    return wanted.jobs.fullname, wanted.queues, wanted.alone
 
 
 class PostgreSQLDialect(ServerDialect):
@@ -120,6 +179,7 @@ class PostgreSQLDialect(ServerDialect):
         self._engine: Engine | None = None
         self._notifier: _Notifier | None = None
         self._greeted_before: WeakSet[Any] = WeakSet()
+        self._marks = _Marks()
 
     def _engine_options(self) -> dict[str, Any]:
         return {
@@ -177,33 +237,69 @@ class PostgreSQLDialect(ServerDialect):
             ids.extend(sorted(stored.scalars()))
         return tuple(ids)
 
-    def merged(self, reads: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
-        """Merge the reads: PostgreSQL appends ordered index scans a row at a time (Merge Append)."""
-        if len(reads) == 1:
-            return reads[0].order_by(*(reads[0].selected_columns[name] for name in order)).limit(limit)
-        compound = union_all(*reads).subquery()
-        return select(compound).order_by(*(compound.c[name] for name in order)).limit(limit)
+    # --- finding ----------------------------------------------------------------------------------------------------
+
+    def spans_queues(self, *, alone: bool) -> bool:
+        """There is an index over all queues, without the jobs set apart: of these there are few."""
+        return not alone
+
+    def heads(self, connection: Connection, jobs: Table) -> Sequence[Head]:
+        """Step from each priority to the first row of the next."""
+        waiting = select(jobs.c.priority, jobs.c.run_at).where(scheduled(jobs))
+        waiting = waiting.order_by(jobs.c.priority, jobs.c.run_at).limit(1)
+        heads = waiting.cte("heads", recursive=True)
+        following = waiting.where(jobs.c.priority > heads.c.priority).lateral()
+        heads = heads.union_all(select(following).select_from(heads.join(following, true())))
+        return [Head(*row) for row in connection.execute(select(heads))]
+
+    def due(
+        self, connection: Connection, jobs: Table, heads: Sequence[Head], limit: int, now: datetime
+    ) -> Sequence[int]:
+        """Read one priority after the other, and lock what nobody has as its rows come, until they are enough."""
+        parts = [
+            read.order_by(*(read.selected_columns[name] for name in self.order))
+            for read in self.due_reads(jobs, heads, now)
+        ]
+        # Parts are appended in the order they are said in. To sort, or to merge, would be to begin with all of them.
+        first = (union_all(*parts) if len(parts) > 1 else parts[0]).subquery()
+        # Found by primary key; the state is looked at again in words that no index knows.
+        still_due = select(jobs.c.id).where(
+            jobs.c.id == first.c.id, jobs.c.state.concat("") == JobState.SCHEDULED.value, jobs.c.run_at <= now
+        )
+        free = still_due.with_for_update(skip_locked=True).lateral()
+        return connection.scalars(select(free.c.id).select_from(first.join(free, true())).limit(limit)).all()
+
+    # --- settling and claiming --------------------------------------------------------------------------------------
 
     def exchange(self, connection: Connection, exchange: Swap) -> Swapped:
         """Do all of it in one statement: one round trip, and no time in between for a lock to be held."""
+        # From an empty array the planner proves what it likes, and reads a partial index for it. No job has the id 0.
+        gone = exchange.gone or [(0, 0)]
+        mark = self._marks.of(exchange.wanted)
         values = {
             "me": exchange.worker,
-            "ids": [job for job, _ in exchange.gone],
-            "claims": [f"{job}:{token}" for job, token in exchange.gone],
-            "limit": exchange.limit,
-            "spare": _SPARE * exchange.limit,
+            "ids": [job for job, _ in gone],
+            "claims": [f"{job}:{token}" for job, token in gone],
+            "limit": exchange.wanted.limit,
             "now": exchange.now,
         }
-        values.update((f"q{number}", queue) for number, queue in enumerate(exchange.queues))
+        values.update((f"q{number}", queue) for number, queue in enumerate(exchange.wanted.queues or ("",)))
+        if mark is not None:
+            values.update(priority=mark.place[0], start=min(mark.place[1], mark.since), since=mark.since)
         rows = connection.exec_driver_sql(
-            self._exchange_sql(exchange, connection.dialect.identifier_preparer), values
+            self._exchange_sql(exchange, mark, connection.dialect.identifier_preparer), values
         ).all()
         deleted: Sequence[int] = next((row.deleted or () for row in rows if row.kind == "done"), ())
-        return Swapped(
-            deleted=deleted,
-            claimed=[row[2:] for row in rows if row.kind == "taken"],
-            alive=any(row.kind == "me" for row in rows),
-        )
+        claimed = [row[4:] for row in rows if row.kind == "taken"]
+        me = next((row for row in rows if row.kind == "me"), None)
+        if me is not None:
+            last = max(((row.priority, row.run_at) for row in rows if row.kind == "taken"), default=_END)
+            self._marks.learn(exchange.wanted, mark, last if len(claimed) == exchange.wanted.limit else _END, me)
+        return Swapped(deleted=deleted, claimed=claimed, alive=me is not None)
+
+    def came_late(self) -> None:
+        """Look at all that is ready in the next claim."""
+        self._marks.forget()
 
     def _greeted(self, connection: Connection, meta: Table) -> Greeting:
         """Look for the tables first, once for each connection: a statement that fails would end the transaction."""
@@ -215,23 +311,10 @@ class PostgreSQLDialect(ServerDialect):
             self._greeted_before.add(theirs)
         return super()._greeted(connection, meta)
 
-    def _exchange_sql(self, exchange: Swap, quoting: IdentifierPreparer) -> str:
+    def _exchange_sql(self, exchange: Swap, mark: _Mark | None, quoting: IdentifierPreparer) -> str:
         """Return the text of the statement: constant, but for the names of the tables and the number of queues."""
-        jobs, workers = quoting.format_table(exchange.jobs), quoting.format_table(exchange.workers)
-        ready = f"j.state = 'ready' AND j.alone = {int(exchange.alone)}"
-        order = ", ".join(self.order)
-        columns = list(exchange.jobs.c.keys())
-        if len(exchange.queues) == 1:
-            chosen = f"{ready} AND j.queue = %(q0)s"
-        else:
-            # Ordered index scans are appended a row at a time (Merge Append); they cannot be locked there.
-            reads = " UNION ALL ".join(
-                f"SELECT id, priority, run_at FROM {jobs} j WHERE {ready} AND j.queue = %(q{number})s"  # noqa: S608 - quoted
-                for number in range(len(exchange.queues))
-            )
-            first = f"SELECT id FROM ({reads}) AS first ORDER BY {order} LIMIT %(spare)s"  # noqa: S608 - quoted
-            served = ", ".join(f"%(q{number})s" for number in range(len(exchange.queues)))
-            chosen = f"j.id = ANY (ARRAY({first})) AND {ready} AND j.queue IN ({served})"
+        jobs, workers = quoting.format_table(exchange.wanted.jobs), quoting.format_table(exchange.workers)
+        columns = list(exchange.wanted.jobs.c.keys())
         return f"""
 WITH me AS MATERIALIZED (SELECT id FROM {workers} WHERE id = %(me)s FOR KEY SHARE),
 done AS (
@@ -241,17 +324,42 @@ done AS (
   RETURNING j.id),
 next AS MATERIALIZED (
   -- Materialised, so that the limit is kept: a subquery that is run again would lock more.
-  SELECT j.id FROM {jobs} j WHERE {chosen} AND EXISTS (SELECT 1 FROM me)
-  ORDER BY {", ".join(f"j.{column}" for column in self.order)} LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED),
+  {self._next_sql(exchange.wanted, mark, jobs)}),
 taken AS (
   UPDATE {jobs} j SET state = 'running', locked_by = %(me)s, lock_token = lock_token + 1, attempts = attempts + 1,
     locked_at = coalesce(%(now)s::timestamptz, statement_timestamp())
   WHERE j.id = ANY (ARRAY(SELECT id FROM next))
   RETURNING {", ".join(f"j.{column}" for column in columns)})
-SELECT 'taken' AS kind, NULL::bigint[] AS deleted, {", ".join(columns)} FROM taken
-UNION ALL SELECT 'done', array_agg(id), {", ".join("NULL" for _ in columns)} FROM done
-UNION ALL SELECT 'me', NULL, {", ".join("NULL" for _ in columns)} FROM me
+SELECT 'taken' AS kind, NULL::bigint[] AS deleted, 0::bigint AS dead, NULL::timestamptz AS present,
+  {", ".join(columns)} FROM taken
+UNION ALL SELECT 'done', array_agg(id), 0, NULL, {", ".join("NULL" for _ in columns)} FROM done
+UNION ALL SELECT 'me', NULL, pg_stat_get_dead_tuples('{jobs}'::regclass),
+  coalesce(%(now)s::timestamptz, statement_timestamp()), {", ".join("NULL" for _ in columns)} FROM me
 """  # noqa: S608 - the names are quoted by the one function that does so
+
+    def _next_sql(self, wanted: Wanted, mark: _Mark | None, jobs: str) -> str:
+        """Return the text of the read that locks the ids to be claimed."""
+        order = ", ".join(self.order)
+        queues = [f"%(q{number})s" for number in range(len(wanted.queues or ("",)))]
+        standing = f"state = 'ready' AND alone = {int(wanted.alone)}"
+        reads = [ALL_READY] if wanted.queues is None else [f"{standing} AND queue = {queue}" for queue in queues]
+        if mark is not None:
+            reads = [f"{read} AND {part}" for read in reads for part in mark.parts()]
+        if len(reads) == 1:
+            return f"""SELECT id FROM {jobs} j WHERE {reads[0]} AND EXISTS (SELECT 1 FROM me)
+  ORDER BY {order} LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED"""  # noqa: S608 - the names are quoted
+        # Each part says its order: only then are ordered index scans appended a row at a time (Merge Append). They
+        # cannot be locked there; each row is as it comes, found by primary key, until there are enough.
+        parts = " UNION ALL ".join(
+            f"(SELECT {order} FROM {jobs} WHERE {read} ORDER BY {order})"  # noqa: S608 - quoted
+            for read in reads
+        )
+        served = "true" if wanted.queues is None else f"j.queue || '' IN ({', '.join(queues)})"
+        return f"""SELECT free.id FROM (SELECT id FROM ({parts}) AS merged ORDER BY {order}) AS first
+  CROSS JOIN LATERAL (
+    SELECT j.id FROM {jobs} j WHERE j.id = first.id AND j.state || '' = 'ready' AND j.alone + 0 = {int(wanted.alone)}
+      AND {served} FOR UPDATE OF j SKIP LOCKED) AS free
+  WHERE true AND EXISTS (SELECT 1 FROM me) LIMIT %(limit)s"""  # noqa: S608 - the names are quoted
 
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Know it by its code."""

@@ -2,23 +2,11 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from sqlalchemy import (
-    URL,
-    ColumnElement,
-    Connection,
-    Engine,
-    Row,
-    Select,
-    Table,
-    create_engine,
-    event,
-    literal_column,
-    select,
-)
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, literal_column, select
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
 from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting, Pooling
@@ -36,9 +24,6 @@ _TRUST_SECONDS = 1.0
 
 _BYTES_PER_ROW = 1_000
 _BYTES_PER_LETTER = 8
-
-_SPARE = 3
-"""Candidates looked at per job that is wanted: others may have locked some of them."""
 
 
 class ServerDialect(Dialect):
@@ -131,22 +116,6 @@ class ServerDialect(Dialect):
         """Read as a transaction of its own."""
         with engine.begin() as connection:
             yield connection
-
-    def ready_rows(
-        self,
-        connection: Connection,
-        jobs: Table,
-        first: Callable[[int], Select[Any]],
-        ready: ColumnElement[bool],
-        limit: int,
-    ) -> Sequence[Row[Any]]:
-        """Read candidates in order, unlocked; lock by primary key those that nobody has, and look at them again."""
-        ids = connection.scalars(first(_SPARE * limit)).all()
-        if not ids:
-            return ()
-        order = [jobs.c[name] for name in self.order]
-        free = select(jobs).where(self.among(jobs.c.id, ids), ready).order_by(*order).limit(limit)
-        return connection.execute(free.with_for_update(skip_locked=True)).all()
 
     def _greeted(self, connection: Connection, meta: Table) -> Greeting:
         """Ask for all at once: the ids cost no trip of their own, so that none need be remembered for a connection."""

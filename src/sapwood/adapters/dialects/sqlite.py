@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting, Pooling
+from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting, Head, Pooling, Wanted, ready
 from sapwood.adapters.locks import Ticket, WorkerLocks
 from sapwood.errors import (
     ConfigurationError,
@@ -51,6 +51,9 @@ _SYNCHRONOUS: Mapping[Durability, str] = {"full": "FULL", "normal": "NORMAL"}
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "afpfs", "ncpfs", "webdav"})
 _DOUBTFUL = frozenset({"9p", "virtiofs", "vboxsf", "fuse", "fuseblk", "drvfs"})
 _BUSY_SECONDS = 30
+_MOST_PARTS = 400
+"""SQLite refuses a compound of more than 500."""
+
 _LOOK_SECONDS = 0.02
 """How often a listener asks whether somebody has committed. One look costs a few microseconds."""
 
@@ -148,27 +151,34 @@ class SQLiteDialect(Dialect):
         """Pass the ids as one JSON text: a list of parameters would be another statement for each length."""
         return column.in_(select(func.json_each(json.dumps(ids)).table_valued("value").c.value))
 
-    def merged(self, reads: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
-        """Merge the reads: each goes on only as far as its rows are among the first."""
+    def is_ready(self, connection: Connection, wanted: Wanted) -> bool:
+        """Look for the first."""
+        return connection.scalar(self._first(_reads(wanted, self.order), 1)) is not None
+
+    def ready_rows(self, connection: Connection, wanted: Wanted) -> Sequence[Row[Any]]:
+        """Read them: the write lock is held already."""
+        jobs = wanted.jobs
+        ids = self._first(_reads(wanted, self.order), wanted.limit).subquery()
+        return connection.execute(select(jobs).where(jobs.c.id.in_(select(ids.c.id)))).all()
+
+    def due(
+        self, connection: Connection, jobs: Table, heads: Sequence[Head], limit: int, now: datetime
+    ) -> Sequence[int]:
+        """Merge one read for each priority: the write lock is held already."""
+        first = self._first(self.due_reads(jobs, heads, now), limit)
+        return [row.id for row in connection.execute(first)]
+
+    def _first(self, reads: Sequence[Select[Any]], limit: int) -> Select[Any]:
+        """Merge reads: each goes on only as far as its rows are among the first."""
         # SQLite merges the parts of a compound whose outer order their indexes provide, a row at a time.
         if len(reads) == 1:
-            return reads[0].order_by(*(reads[0].selected_columns[name] for name in order)).limit(limit)
+            return reads[0].order_by(*(reads[0].selected_columns[name] for name in self.order)).limit(limit)
+        if len(reads) > _MOST_PARTS:
+            groups = (reads[start : start + _MOST_PARTS] for start in range(0, len(reads), _MOST_PARTS))
+            reads = [self._first(group, limit) for group in groups]
         compound = union_all(*reads)
-        ordered = compound.order_by(*(compound.selected_columns[name] for name in order)).limit(limit)
+        ordered = compound.order_by(*(compound.selected_columns[name] for name in self.order)).limit(limit)
         return select(ordered.subquery())
-
-    def ready_rows(
-        self,
-        connection: Connection,
-        jobs: Table,
-        first: Callable[[int], Select[Any]],
-        ready: ColumnElement[bool],
-        limit: int,
-    ) -> Sequence[Row[Any]]:
-        """Read them: the write lock is held already."""
-        del ready
-        ids = first(limit).subquery()
-        return connection.execute(select(jobs).where(jobs.c.id.in_(select(ids.c.id)))).all()
 
     def insert(self, connection: Connection, jobs: Table, rows: Sequence[Mapping[str, Any]]) -> Sequence[int]:
         """Insert many by one statement. Ids grow in the order of the rows, whatever order they are returned in."""
@@ -272,6 +282,13 @@ class SQLiteDialect(Dialect):
         if self._path:
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+
+
+def _reads(wanted: Wanted, order: Sequence[str]) -> Sequence[Select[Any]]:
+    """Return one read for each queue, in the order of the index."""
+    jobs = wanted.jobs
+    first = select(*(jobs.c[name] for name in order)).where(ready(jobs, alone=wanted.alone))
+    return [first.where(jobs.c.queue == queue) for queue in wanted.queues or ("",)]
 
 
 def _begin(connection: Connection) -> None:

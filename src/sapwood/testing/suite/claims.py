@@ -125,6 +125,16 @@ def a_thousand_jobs_of_a_hundred_queues_come_in_one_claim(bench: Bench) -> None:
     same(ids(bench.claim(limit=1000)), expected, "the jobs claimed")
 
 
+@chapter.case
+def jobs_of_many_hundred_queues_come_in_one_claim(bench: Bench) -> None:
+    stored = bench.enqueue(*(draft(queue=f"q{n}", priority=1 + n % 7) for n in range(1001)))
+    bench.register("w1")
+    expected = ids(sorted(stored, key=lambda record: (record.priority, record.id)))
+    same(ids(bench.claim(limit=20)), expected[:20], "the jobs claimed of all queues")
+    left = [job for job in expected[20:] if job < stored[600].id]
+    same(ids(bench.claim(limit=600, queues=[f"q{n}" for n in range(600)])), left, "the jobs claimed of 600 queues")
+
+
 # --- what a claim writes ----------------------------------------------------------------------------------------------
 
 
