@@ -333,8 +333,9 @@ class Worker:
             # Only now: what this very answer brought is in our hands.
             self._resolve()
             self._unsure = False
-        if wanted and self._keeper.takes_apart and not self._keeper.only_apart and not self._pool.in_hand:
-            # Idle: a job that a death has set apart may run now, with no neighbours.
+        takes_apart = self._keeper.takes_apart and not self._keeper.only_apart
+        if wanted and takes_apart and self._found_all and not self._pool.in_hand:
+            # Idle, and nothing else is ready: a job that a death has set apart may run now, with no neighbours.
             apart = self._adapter.claim(self._me.id, queues=self._queues, limit=1, alone=True).claimed
             self._alone = bool(apart)
             self._found_all = not apart
