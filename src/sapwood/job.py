@@ -187,9 +187,9 @@ class Job:
             names = list(cls.__dict__.get("aliases", ()))
             # Said when it is enqueued: a class inside a function may well be run inline only.
             with suppress(UnnamedJob):
-                names.insert(0, cls.stored_name())
-            for each in names:
-                check_job(each)
+                stored_name = cls.stored_name()
+                check_job(stored_name)
+                names.insert(0, stored_name)
             registry.register(cls, names)
 
     # --- having it done -----------------------------------------------------------------------------------------------
@@ -523,7 +523,6 @@ _KINDS: Mapping[str, tuple[type[Any], ...]] = {
     "adapter": (str,),
     "keep": (bool,),
     "app": (Sapwood, types.NoneType),
-    "name": (str, types.NoneType),
     "aliases": (Sequence,),
 }
 """What the options of a class may be that are checked for nothing else."""
@@ -558,7 +557,9 @@ def _check_class(job_class: type[Job]) -> None:
             raise ConfigurationError(
                 f"{attribute} of {job_class.__qualname__} is {value!r}", mend=f"it must be a {kinds[0].__name__}"
             )
-    if isinstance(job_class.aliases, str) or not all(isinstance(alias, str) for alias in job_class.aliases):
+    if isinstance(job_class.aliases, str):
         raise ConfigurationError(
             f"aliases of {job_class.__qualname__} is {job_class.aliases!r}", mend='a list of names: ["shop.old"]'
         )
+    for name in job_class.aliases if job_class.name is None else (job_class.name, *job_class.aliases):
+        check_job(name)
