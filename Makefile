@@ -14,7 +14,8 @@ demo: $(VENV)/demo ## run the main job on real photographs, in SQLite
 	$(RUN)/python examples/thumbnails/demo.py
 
 test: $(VENV)/check ## run the tests
-	$(RUN)/python -m pytest $(ARGS)
+	# Two processes, each with servers of its own: tests crash and stop them.
+	$(RUN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 storm: $(VENV)/check ## kill, freeze, stop and simulate: the quick forms, in under 20 minutes
 	$(RUN)/python -m pytest tests/storm $(ARGS)
@@ -24,7 +25,7 @@ soak: $(VENV)/check ## the full forms, for hours
 
 test-sqlalchemy-2.0: $(OLDER)/test ## run the tests of all that speaks to databases, by SQLAlchemy 2.0
 	# Another release changes neither what finds a mutant nor how a database plans a statement over a million rows.
-	$(OLDER)/bin/python -m pytest -k 'not mutant and not million and not hundred_queues' $(STORES:%=tests/test_%.py) $(ARGS)
+	$(OLDER)/bin/python -m pytest -n 2 --dist loadgroup -k 'not mutant and not million and not hundred_queues' $(STORES:%=tests/test_%.py) $(ARGS)
 
 check: lint types imports test ## run everything that must pass
 

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -98,6 +98,17 @@ def pytest_configure() -> None:
     if unknown := _demanded() - {"sqlite", *KINDS, *PROGRAMS}:
         known = ", ".join(["sqlite", *KINDS, *PROGRAMS])
         raise pytest.UsageError(f"SAPWOOD_TEST_REQUIRE knows {known}; not {', '.join(sorted(unknown))}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # A process of pytest-xdist tells the one that started it.
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["asked"] = _asked
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    _asked.update(getattr(node, "workeroutput", {}).get("asked", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -22,6 +22,9 @@ def run(*command: object, cwd: Path) -> str:
     return done.stdout + done.stderr
 
 
+pytestmark = pytest.mark.xdist_group("wheel")
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> Path:
     """A virtual environment with nothing in it but the built wheel and what it needs."""

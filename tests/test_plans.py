@@ -31,7 +31,11 @@ READY = {
 SCHEDULED = "'later', 1 + n % 100, 'scheduled', '2040-01-01'"
 
 
-@pytest.fixture(scope="module", params=["postgresql", "mysql"])
+@pytest.fixture(
+    scope="module",
+    # Once filled, each serves all tests of its kind: in one process.
+    params=[pytest.param(kind, marks=pytest.mark.xdist_group(f"plans of {kind}")) for kind in ("postgresql", "mysql")],
+)
 def filled(request):
     """A million ready rows in a hundred queues, and a million over a hundred priorities that are due in 2040."""
     on = server(request.param)
