@@ -29,9 +29,8 @@ _tickets: "weakref.WeakSet[Ticket]" = weakref.WeakSet()
 
 def _close_inherited() -> None:
     """Close a parent's tickets in its forked child, which would otherwise hold them when the parent is killed."""
-    for ticket in _tickets:
+    for ticket in tuple(_tickets):
         ticket.close()
-    _tickets.clear()
 
 
 os.register_at_fork(after_in_child=_close_inherited)
