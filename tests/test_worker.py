@@ -592,6 +592,7 @@ def test_a_worker_ends_after_the_runs_that_it_may_do(app):
     worker = Worker(app, concurrency=1, limits=Limits(max_jobs=2))
     assert worker.run().succeeded == 2
     assert app.adapter().counts() == {("default", JobState.READY): 3}
+    assert [job.lock_token for job in app.adapter().jobs()] == [0, 0, 0], "the others were not even claimed"
 
 
 def test_a_worker_ends_when_it_has_grown_too_large(app):

@@ -276,7 +276,11 @@ class Worker:
             self._alone = in_hand > 0
         if self._alone or self._pool.unwritten >= MOST_UNWRITTEN:
             return 0
-        return max(0, self._concurrency + self._ahead.jobs() - in_hand)
+        room = self._concurrency + self._ahead.jobs() - in_hand
+        if self._limits.max_jobs is not None:
+            # No more than it may still run: what is claimed may start before this worker can stop.
+            room = min(room, self._limits.max_jobs - self.tally.total - in_hand - self._pool.unwritten)
+        return max(0, room)
 
     def _exchange_is_due(self, now: float) -> bool:
         oldest_end = self._pool.oldest_end
