@@ -418,6 +418,22 @@ def child(database: str, code: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.parametrize("named", ["../precious", "{folder}/precious", "..", "."])
+def test_a_row_cannot_name_a_file_to_be_touched(adapter, tmp_path, named):
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    adapter.register(worker_record("w"))
+    with adapter._writing() as connection:
+        connection.execute(text("UPDATE background_workers SET id = :id"), {"id": named.format(folder=tmp_path)})
+    (forged,) = adapter.workers()
+    assert adapter.is_dead(forged) is None, "only its beat can tell"
+    assert adapter.notes(forged) is None
+    adapter.pardon(forged.id)
+    assert adapter.rescue(forged.id) == []
+    assert adapter.workers() == []
+    assert precious.read_text() == "kept"
+
+
 def test_only_the_kernel_proves_a_death(adapter, database):
     with child(database, "") as process:
         assert process.stdout.readline() == b"ready\n"

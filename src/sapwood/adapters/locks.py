@@ -1,8 +1,10 @@
 """Locks that the kernel keeps and lets go when a process ends, whatever ended it: who lives, and whose turn it is."""
 
+import errno
 import fcntl
 import os
 import random
+import re
 import time
 import weakref
 from collections.abc import Iterator, Mapping
@@ -13,6 +15,9 @@ from sapwood.lifecycle import Trace
 from sapwood.page import Claim, Page, pardon, read_page
 
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,128}")
+"""What the id of a worker looks like, which is the name of its file."""
 
 _own: dict[tuple[int, int], int] = {}
 """Device and inode of each lock file that this process holds, with its descriptor.
@@ -42,22 +47,33 @@ class WorkerLocks:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def _file(self, worker: str) -> Path:
+        """Return the file of a worker.
+
+        Raises:
+            FileNotFoundError: no worker is called so. An id that was read from a row may be anything, such as the path
+                of somebody's file.
+        """
+        if not _PLAIN.fullmatch(worker):
+            raise FileNotFoundError(errno.ENOENT, "no worker is called so")
+        return self._folder / worker
+
     def take(self, worker: str) -> None:
         """Lock the file of a worker of this process, for as long as it lives."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        fd = os.open(self._folder / worker, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
+        fd = os.open(self._file(worker), _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
         # A prober may hold it for a moment: wait, it lets go at once.
         fcntl.lockf(fd, fcntl.LOCK_EX)
         _own[_identity(os.fstat(fd))] = fd
 
     def page(self, worker: str, *, slots: int) -> Page:
         """Return the page that lies in the locked file itself."""
-        return Page(_own[_identity((self._folder / worker).stat())], slots)
+        return Page(_own[_identity(self._file(worker).stat())], slots)
 
     def pardon(self, worker: str) -> None:
         """Note in the file of another process's worker that it is ended on purpose."""
-        path = self._folder / worker
         with suppress(OSError):
+            path = self._file(worker)
             if _identity(path.stat()) not in _own:
                 fd = os.open(path, _FLAGS)
                 try:
@@ -67,8 +83,8 @@ class WorkerLocks:
 
     def let_go(self, worker: str) -> None:
         """Remove a worker's file, be it ours or a dead one's."""
-        path = self._folder / worker
         with suppress(FileNotFoundError):
+            path = self._file(worker)
             identity = _identity(path.stat())
             path.unlink()
             if identity in _own:
@@ -76,8 +92,8 @@ class WorkerLocks:
 
     def is_dead(self, worker: str) -> bool | None:
         """Return True where the lock could be had, False where a process holds it, None where there is no file."""
-        path = self._folder / worker
         try:
+            path = self._file(worker)
             if _identity(path.stat()) in _own:
                 return False
             fd = os.open(path, _FLAGS)
@@ -95,7 +111,7 @@ class WorkerLocks:
     def notes(self, worker: str) -> Mapping[Claim, Trace] | None:
         """Return what a dead worker noted in its file."""
         try:
-            fd = os.open(self._folder / worker, _FLAGS)
+            fd = os.open(self._file(worker), _FLAGS)
         except OSError:
             return None
         try:
