@@ -595,6 +595,15 @@ def test_a_worker_ends_after_the_runs_that_it_may_do(app):
     assert [job.lock_token for job in app.adapter().jobs()] == [0, 0, 0], "the others were not even claimed"
 
 
+def test_a_worker_that_has_had_its_runs_ends_though_the_claim_with_its_last_outcome_failed(app, running):
+    for number in range(2):
+        Note.perform_later(str(number))
+    failing(app.adapter(), "exchange", [(settles, StoreUnavailable("the claim waits for a lock"), False)])
+    running(concurrency=1, poll_interval=0.01, limits=Limits(max_jobs=1))
+    until(app.adapter(), lambda: Note.notes == ["0"] and app.adapter().workers() == [])
+    assert app.adapter().counts() == {("default", JobState.READY): 1}
+
+
 def test_a_worker_ends_when_it_has_grown_too_large(app):
     Note.perform_later("a")
     assert Worker(app, limits=Limits(max_memory=1)).run().succeeded <= 1

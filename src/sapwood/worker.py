@@ -246,6 +246,9 @@ class Worker:
             self._store_failures = 0
         except Exception as error:  # noqa: BLE001 - a worker outlives whatever its store does
             self._store_failed(error)
+        # Not only after a claim: one that has had all its runs claims no more.
+        if not self._stopping and self._is_spent():
+            self.stop()
 
     def _rest(self) -> float:
         """Return the seconds until something is due, if nothing wakes the worker before."""
@@ -315,8 +318,6 @@ class Worker:
             self._begin_anew()
             return
         self._take(answer, wanted)
-        if self._is_spent():
-            self.stop()
 
     def _is_spent(self) -> bool:
         """Say whether it is time for a fresh worker."""
