@@ -47,9 +47,10 @@ class Storm:
 
     def wait_until_done(self, *, seconds: float = 60) -> None:
         """Wait until every job is done, or failed for good."""
-        wait_until(self._is_done, seconds=seconds, pause=0.1, about="the jobs to be done")
+        wait_until(self.is_done, seconds=seconds, pause=0.1, about="the jobs to be done")
 
-    def _is_done(self) -> bool:
+    def is_done(self) -> bool:
+        """Say whether nothing is left but what has failed for good."""
         return {state for state in self.project.states() if state != "failed"} == set()
 
     def end(self) -> None:
