@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 OLDER := .venv-sqlalchemy-2.0
+# Two processes at once, each with servers of its own: tests crash and stop them.
+TWICE := -n 2 --dist loadgroup
 STORES := conformance state_machine joining migrations alembic sqlite postgresql
 
 .DEFAULT_GOAL := help
@@ -14,8 +16,7 @@ demo: $(VENV)/demo ## run the main job on real photographs, in SQLite
 	$(RUN)/python examples/thumbnails/demo.py
 
 test: $(VENV)/check ## run the tests
-	# Two processes, each with servers of its own: tests crash and stop them.
-	$(RUN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(RUN)/python -m pytest $(TWICE) $(ARGS)
 
 storm: $(VENV)/check ## kill, freeze, stop and simulate: the quick forms, in under 20 minutes
 	$(RUN)/python -m pytest tests/storm $(ARGS)
@@ -25,7 +26,7 @@ soak: $(VENV)/check ## the full forms, for hours
 
 test-sqlalchemy-2.0: $(OLDER)/test ## run the tests of all that speaks to databases, by SQLAlchemy 2.0
 	# Another release changes neither what finds a mutant nor how a database plans a statement over a million rows.
-	$(OLDER)/bin/python -m pytest -n 2 --dist loadgroup -k 'not mutant and not million and not hundred_queues' $(STORES:%=tests/test_%.py) $(ARGS)
+	$(OLDER)/bin/python -m pytest $(TWICE) -k 'not mutant and not million and not hundred_queues' $(STORES:%=tests/test_%.py) $(ARGS)
 
 check: lint types imports test ## run everything that must pass
 

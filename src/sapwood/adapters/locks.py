@@ -1,6 +1,5 @@
 """Locks that the kernel keeps and lets go when a process ends, whatever ended it: who lives, and whose turn it is."""
 
-import errno
 import fcntl
 import os
 import random
@@ -55,7 +54,7 @@ class WorkerLocks:
                 of somebody's file.
         """
         if not _PLAIN.fullmatch(worker):
-            raise FileNotFoundError(errno.ENOENT, "no worker is called so")
+            raise FileNotFoundError(f"no worker is called {worker!r}")
         return self._folder / worker
 
     def take(self, worker: str) -> None:
