@@ -135,9 +135,9 @@ class Project:
             stdin=subprocess.DEVNULL,
         )
 
-    def start(self, *words: str, state: str = ".sapwood") -> None:
+    def start(self, *words: str, state: str = ".sapwood", **environ: str) -> None:
         """Start a supervisor in the background, with its workers ready."""
-        done = self.call("start", "--state-dir", state, *words)
+        done = self.call("start", "--state-dir", state, *words, **environ)
         assert done.returncode == 0, done.stderr + done.stdout + self.log(state)
         if state not in self._others:
             self._others.append(state)
@@ -172,6 +172,13 @@ class Project:
             return []
         self._pids |= {child.pid for child in children}
         return children
+
+    def sabotage(self, code: str) -> dict[str, str]:
+        """Return the environment in which every Python begins by running ``code``: for builds broken on purpose."""
+        folder = self.folder / "sabotage"
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(code)
+        return {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))}
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 

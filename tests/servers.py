@@ -210,7 +210,10 @@ def _mysql(*, fsync: bool) -> Server:
         folder=folder,
     )
     account = f"'{USER}'@'127.0.0.1'"
-    users = f"CREATE OR REPLACE USER {account} IDENTIFIED BY '{password}';\nGRANT ALL ON *.* TO {account};\n"
+    users = (
+        f"CREATE OR REPLACE USER {account} IDENTIFIED BY '{password}';\n"
+        f"GRANT ALL ON *.* TO {account} WITH GRANT OPTION;\n"
+    )
     program = Program(
         [
             *(daemon, "--no-defaults", f"--datadir={folder}/data", f"--tmpdir={folder}", f"--pid-file={folder}/pid"),

@@ -297,7 +297,7 @@ def test_the_file_system_of_a_path_is_that_of_its_nearest_mount():
 
 
 def test_a_folder_that_is_missing_is_a_named_error(tmp_path):
-    with pytest.raises(StoreUnavailable, match="cannot create"):
+    with pytest.raises(StoreUnavailable, match="cannot be opened"):
         SQLAlchemyAdapter(f"sqlite:///{tmp_path}/missing/jobs.db").enqueue([DRAFT])
 
 

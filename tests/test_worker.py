@@ -442,7 +442,7 @@ def test_a_worker_that_cannot_beat_starts_nothing_more(app, running):
     before = Gate.entered._value
     Note.perform_later("not yet")
     Gate.opened.set()
-    until(adapter, lambda: worker._store_failures > 3)
+    until(adapter, lambda: worker._outage._failures > 3)
     assert (Gate.entered._value, Note.notes) == (before, [])
     adapter.beat = beat
     until(adapter, lambda: not adapter.jobs())

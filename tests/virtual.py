@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import pytest
 from greenlet import getcurrent, greenlet
 
-from sapwood import link, maintenance, pool, processes, steward, supervised, supervisor, worker
+from sapwood import link, maintenance, outage, pool, processes, steward, supervised, supervisor, worker
 
 LAG = 0.05
 """Within so many seconds after a thaw each thread gets to run again, in any order."""
@@ -553,9 +553,11 @@ def _stand_ins(world, child):
     )
     yield from ((module, "threading", threads) for module in (pool, steward, supervised, worker))
     yield link, "Lock", threads.Lock
-    yield from ((module, "time", clock) for module in (pool, processes, steward, supervised, supervisor, worker))
+    yield from (
+        (module, "time", clock) for module in (outage, pool, processes, steward, supervised, supervisor, worker)
+    )
     yield from ((module, "boot_time", boot_time) for module in (maintenance, steward, supervised, supervisor, worker))
-    yield from ((module, "random", world.random) for module in (steward, worker))
+    yield outage, "random", world.random
     yield from ((module, "os", system) for module in (processes, supervised, supervisor, worker))
     yield from ((module, "uuid", names) for module in (maintenance, processes, supervisor))
     yield from ((module, "socket", network) for module in (processes, supervisor, worker))

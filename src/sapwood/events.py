@@ -101,6 +101,16 @@ class StoreFailed(Struct, frozen=True):
 
     doing: str
     error: Exception
+    again: bool = False
+    """It fails as it did before, less than a minute ago: nothing new for people."""
+
+
+class StoreRecovered(Struct, frozen=True):
+    """A store that had failed has done again what was asked of it."""
+
+    doing: str
+    seconds: float
+    """How long it had not."""
 
 
 Event = (
@@ -117,6 +127,7 @@ Event = (
     | JobsAbandoned
     | CodeChanged
     | StoreFailed
+    | StoreRecovered
 )
 Listener = Callable[[Event], None]
 

@@ -15,6 +15,7 @@ from sapwood.events import (
     JobsReleased,
     JobStarted,
     StoreFailed,
+    StoreRecovered,
     WorkerDied,
     WorkerFenced,
     WorkerRescued,
@@ -104,8 +105,11 @@ class LogListener:
             case CodeChanged(files):
                 shown = escaped(", ".join(files))[:_LONGEST_ERROR]
                 self._say(logging.WARNING, "code changed since start: %s; restart to run it", shown)
-            case StoreFailed(doing, error):
-                self._say(logging.WARNING, "the store failed (%s): %s", doing, escaped(str(error))[:_LONGEST_ERROR])
+            case StoreFailed(doing, error, again):
+                level = logging.DEBUG if again else logging.WARNING
+                self._say(level, "the store failed (%s): %s", doing, escaped(str(error))[:_LONGEST_ERROR])
+            case StoreRecovered(doing, seconds):
+                self._say(logging.WARNING, "the store is back (%s), after %.1f s", doing, seconds)
 
     def _line(self, level: int, words: str, record: JobRecord) -> None:
         logger = self._logger_for(record.job)

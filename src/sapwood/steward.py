@@ -1,6 +1,5 @@
 """What a supervisor does for one store: beats for its workers, takes back the jobs of the dead, tells of news."""
 
-import random
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -11,9 +10,10 @@ from contextlib import suppress
 from msgspec import Struct
 
 from sapwood.adapters.base import BaseAdapter
-from sapwood.events import Events, StoreFailed, WorkerRescued
+from sapwood.events import Events, WorkerRescued
 from sapwood.lifecycle import Trace
 from sapwood.maintenance import BeatWatch, rescue_dead
+from sapwood.outage import Outage
 from sapwood.page import Claim
 from sapwood.timing import Timing, boot_time
 
@@ -131,19 +131,18 @@ class Steward:
     # --- beats ------------------------------------------------------------------------------------------------------
 
     def _beat_on(self) -> None:
-        failures = 0
+        outage = Outage("beat", self._events, most=self._timing.beat)
         while not self._stopped.is_set():
             began = boot_time()
             try:
                 asked = self._superior.wards().living
                 known = self._store.beat(asked)
             except Exception as error:  # noqa: BLE001 - whatever ails the store, the next beat may be good
-                failures += 1
-                self._events.emit(StoreFailed("beat", error))
+                wait = outage.failed(error)
                 self._superior.failed(error)
-                self._stopped.wait(_backoff(failures, most=self._timing.beat))
+                self._stopped.wait(wait)
             else:
-                failures = 0
+                outage.ended()
                 self._watch.beaten(at=boot_time())
                 self._superior.beaten(began, known, asked - known)
                 self._stopped.wait(max(0.0, self._timing.beat - (boot_time() - began)))
@@ -151,18 +150,16 @@ class Steward:
     # --- chores -----------------------------------------------------------------------------------------------------
 
     def _look_on(self) -> None:
-        failures = 0
+        outage = Outage("look", self._events)
         end: Callable[[], None] | None = None
         while not self._stopped.is_set() and not (self._last.is_set() and self.is_done):
             self._woken.clear()
             try:
                 end = end or self._store.listen(self._woken.set)
                 self._turn()
-                failures = 0
+                outage.ended()
             except Exception as error:  # noqa: BLE001 - as above
-                failures += 1
-                self._events.emit(StoreFailed("look", error))
-                self._stopped.wait(_backoff(failures, most=10))
+                self._stopped.wait(outage.failed(error))
                 continue
             # A row that cannot be had yet is looked for again soon.
             rest = min(0.05, self._poll_interval) if self._dead else self._next_poll - time.monotonic()
@@ -210,8 +207,3 @@ class Steward:
     def _may_come(self, worker: str) -> bool:
         """Say whether the row is there, held by its last transaction. One that comes later is left to the look."""
         return worker in {record.id for record in self._store.workers()}
-
-
-def _backoff(failures: int, *, most: float) -> float:
-    longest: float = min(most, 0.1 * 2 ** min(failures, 10))
-    return longest * random.random()  # noqa: S311 - a spread, not a secret

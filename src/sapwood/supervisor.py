@@ -199,13 +199,13 @@ class Supervisor:
         return (
             not self.is_stopping
             and all(slot.is_ready for slot in self.slots if slot.wanted)
-            and all(self._is_trusted(store) for store in self._stores.values())
+            and all(self._is_well(store) for store in self._stores.values())
         )
 
     @property
     def obstacles(self) -> Sequence[str]:
         """Why workers are not ready, as far as is known."""
-        stores = [store.error for store in self._stores.values() if not self._is_trusted(store) and store.error]
+        stores = [store.error for store in self._stores.values() if store.error]
         workers = [
             f"worker {slot.plan.name}: {slot.last_end}" for slot in self.slots if not slot.is_ready and slot.last_end
         ]
@@ -255,10 +255,16 @@ class Supervisor:
     def _is_trusted(self, store: _Store) -> bool:
         return store.trust.holds(at=boot_time())
 
+    def _is_well(self, store: _Store) -> bool:
+        """Whether the last beat was good, and lately: a store that fails is no place for a worker to begin."""
+        return not store.error and self._is_trusted(store)
+
     def _fence(self) -> None:
         """Cut off from a store for too long, end its workers: others are about to take their jobs."""
         for name, store in self._stores.items():
-            if store.trust.has_ended(at=boot_time()):
+            if store.adapter.proves_death:
+                self._hold(name, store)
+            elif store.trust.has_ended(at=boot_time()):
                 for slot in self._all_slots():
                     if slot.process is not None and slot.plan.adapter == name:
                         slot.process.kill(store.adapter)
@@ -281,6 +287,18 @@ class Supervisor:
 
     def _failed(self, name: str, error: Exception) -> None:
         self._stores[name].error = str(error)
+
+    def _hold(self, name: str, store: _Store) -> None:
+        """Go on trusting, whatever becomes of the beats: of workers that live, nobody takes the jobs.
+
+        What they have done waits for the store, and would be done again if they were ended now.
+        """
+        now = boot_time()
+        if store.trust.began is not None and now - store.trust.began > 1.5 * self.plan.timing.beat:
+            store.trust.beaten(now)
+            for slot in self._all_slots():
+                if slot.process is not None and slot.is_ready and slot.plan.adapter == name:
+                    slot.process.link.send(link.Beaten(now))
 
     def _tend(self) -> None:
         polls = [worker.poll_interval for worker in self.plan.workers]
@@ -315,7 +333,7 @@ class Supervisor:
 
     def _start(self, slot: Slot) -> None:
         store = self._stores.get(slot.plan.adapter)
-        if store is not None and not self._is_trusted(store):
+        if store is not None and not self._is_well(store):
             slot.due = time.monotonic() + 0.05 * self.plan.timing.restart
             return
         try:

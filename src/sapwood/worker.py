@@ -2,7 +2,6 @@
 
 import logging
 import os
-import random
 import signal
 import socket
 import threading
@@ -34,6 +33,7 @@ from sapwood.executor import Executor, failure_of
 from sapwood.host import resident_memory, stacks_on_quit
 from sapwood.lifecycle import Cancelled, Failed, Released, Retried, Succeeded
 from sapwood.maintenance import Keeper, StandAlone
+from sapwood.outage import Outage
 from sapwood.page import Page
 from sapwood.pool import MOST_UNWRITTEN, Ended, Pool
 from sapwood.record import JobRecord, WorkerRecord
@@ -157,7 +157,7 @@ class Worker:
         self._woken = True
         self._found_all = False
         self._store_back_at = 0.0
-        self._store_failures = 0
+        self._outage = Outage("work", app.events)
         self._alone = False
         self._me: WorkerRecord
 
@@ -243,7 +243,6 @@ class Worker:
             self._hand_back(now)
             if self._exchange_is_due(time.monotonic()):
                 self._exchange()
-            self._store_failures = 0
         except Exception as error:  # noqa: BLE001 - a worker outlives whatever its store does
             self._store_failed(error)
         # Not only after a claim: one that has had all its runs claims no more.
@@ -313,6 +312,7 @@ class Worker:
             self._unsure = True
             self._settle_one_by_one()
             raise
+        self._outage.ended()
         self._answered(settlements, answer.settled)
         if not answer.alive:
             self._begin_anew()
@@ -434,13 +434,10 @@ class Worker:
     # --- trouble ----------------------------------------------------------------------------------------------------
 
     def _store_failed(self, error: Exception) -> None:
-        """Wait longer after each failure, up to 10 s, so that a store which returns is not overrun."""
+        """Keep what is done, and come back to it: the outcomes are written again, and no job runs again for them."""
         self._unsure = True
-        self._store_failures += 1
-        longest = min(10.0, 0.1 * 2 ** min(self._store_failures, 10))
-        self._store_back_at = time.monotonic() + longest * random.random()  # noqa: S311 - a spread, not a secret
+        self._store_back_at = time.monotonic() + self._outage.failed(error)
         self._woken = True
-        self._app.events.emit(StoreFailed("work", error))
 
     def _begin_anew(self) -> None:
         """Somebody took us for dead and has our jobs. What still runs here ends unheard; we go on under a new id."""

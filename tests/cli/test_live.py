@@ -6,7 +6,7 @@ import pytest
 
 from sapwood.adapters.memory import MemoryAdapter
 from sapwood.cli.live import Live, idle_reason, logging_to_stderr
-from sapwood.events import JobEnded, JobFenced, JobsEnqueued, JobStarted, StoreFailed, WorkerRescued
+from sapwood.events import JobEnded, JobFenced, JobsEnqueued, JobStarted, StoreFailed, StoreRecovered, WorkerRescued
 from sapwood.lifecycle import Cancelled, Failed, Failure, Released, Retried, Snoozed, Succeeded, Unrecognised, drafted
 from sapwood.record import JobDraft
 
@@ -38,6 +38,7 @@ def live():
         (JobFenced(RECORD), "! Fetch #7  outcome refused: another worker has the job, or it is gone\n"),
         (WorkerRescued("w1", (RECORD,)), "! worker w1 died; 1 job taken back\n"),
         (StoreFailed("exchange", OSError("gone")), "! the database failed (exchange): gone; trying again\n"),
+        (StoreRecovered("exchange", 12), "the database is back (exchange), after 12s\n"),
     ],
 )
 def test_each_fact_has_its_line(live, capsys, event, expected):
@@ -45,6 +46,11 @@ def test_each_fact_has_its_line(live, capsys, event, expected):
     err = capsys.readouterr().err
     assert re.match(r"\d\d:\d\d:\d\d ", err)
     assert err[9:] == expected
+
+
+def test_what_fails_as_before_has_no_further_line(live, capsys):
+    live(StoreFailed("exchange", OSError("gone"), again=True))
+    assert capsys.readouterr().err == ""
 
 
 def test_other_facts_are_not_shown(live, capsys):

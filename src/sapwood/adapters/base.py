@@ -87,6 +87,11 @@ class BaseAdapter(ABC):
         """True: what it keeps ends with this process, so that no other can work it off."""
         return False
 
+    @property
+    def proves_death(self) -> bool:
+        """True: :meth:`is_dead` is certain of every worker, so that none is taken for dead because it cannot beat."""
+        return False
+
     # --- the application --------------------------------------------------------------------------------------------
 
     @abstractmethod

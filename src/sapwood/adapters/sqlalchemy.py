@@ -153,6 +153,11 @@ class SQLAlchemyAdapter(BaseAdapter):
         """True for a SQLite database in memory."""
         return self._dialect.is_volatile
 
+    @property
+    def proves_death(self) -> bool:
+        """True for a SQLite file."""
+        return self._dialect.proves_death
+
     def address(self) -> Mapping[str, Any] | None:
         """Return the URL and all else that makes an adapter of the same tables; None where they are in memory."""
         if self.is_volatile:

@@ -14,7 +14,7 @@ import click
 from sapwood.adapters.base import BaseAdapter
 from sapwood.cli.output import clean, number, short_name, shortened, span, tell, until
 from sapwood.cli.why import title
-from sapwood.events import Event, JobEnded, JobFenced, JobStarted, StoreFailed, WorkerRescued
+from sapwood.events import Event, JobEnded, JobFenced, JobStarted, StoreFailed, StoreRecovered, WorkerRescued
 from sapwood.lifecycle import Cancelled, Failed, Failure, Released, Retried, Snoozed, Succeeded, Unrecognised
 from sapwood.record import JobRecord
 
@@ -74,8 +74,10 @@ class Live:
                 self._line(f"! {self._title(record)}  outcome refused: another worker has the job, or it is gone")
             case WorkerRescued(worker, records):
                 self._line(f"! worker {worker or '(gone)'} died; {number(len(records), 'job')} taken back")
-            case StoreFailed(doing, error):
+            case StoreFailed(doing, error, again=False):
                 self._line(f"! the database failed ({doing}): {shortened(str(error), _WIDEST)}; trying again")
+            case StoreRecovered(doing, seconds):
+                self._line(f"the database is back ({doing}), after {span(seconds)}")
             case _:
                 return
         self._last = time.monotonic()

@@ -122,6 +122,11 @@ class Dialect(ABC):
         return False
 
     @property
+    def proves_death(self) -> bool:
+        """True: this host can tell of every worker whether it lives."""
+        return False
+
+    @property
     @abstractmethod
     def url(self) -> URL:
         """Where the database is, password and all."""

@@ -32,7 +32,16 @@ from sapwood.adapters.dialects.server import (
     in_parts,
     size_of,
 )
-from sapwood.errors import StoreError, StoreFull, StoreReadOnly
+from sapwood.adapters.dialects.troubles import (
+    CROWDED,
+    DAMAGED,
+    FULL,
+    OVERLOADED,
+    READ_ONLY,
+    STOPPING,
+    UNREACHABLE,
+    Trouble,
+)
 
 _LOCK_SECONDS = 3
 
@@ -60,6 +69,23 @@ _CONFLICTS = frozenset({1205, 1213, 3572})
 
 _MISSING = frozenset({1146, 1049})
 
+
+_TROUBLES: Mapping[int, Trouble] = MappingProxyType(
+    {
+        **dict.fromkeys((1021, 1114), FULL),
+        **dict.fromkeys((1036, 1290, 1792, 1836), READ_ONLY),
+        **dict.fromkeys((1040, 1203, 1226), CROWDED),
+        **dict.fromkeys((1053, 1079, 1927, 3169), STOPPING),
+        **dict.fromkeys((1037, 1038, 1041, 1135), OVERLOADED),
+        **dict.fromkeys((2002, 2003, 2006, 2013, 2014, 2055), UNREACHABLE),
+    }
+)
+"""By the server's number, and by those of the driver from 2000 on."""
+
+_OF_FILES = frozenset({1, 2, 3, 1004, 1016, 1024, 1026, 1030})
+"""A file could not be made, read or written: the text says why."""
+
+_NO_ROOM = ("No space left", "Errcode: 28", "error 28", "errno: 28", "Disk full", "quota")
 
 _CONNECTING: Mapping[str, Any] = MappingProxyType(
     {"connect_timeout": CONNECT_SECONDS, "read_timeout": SILENCE_SECONDS, "write_timeout": SILENCE_SECONDS}
@@ -239,10 +265,11 @@ class MySQLDialect(ServerDialect):
     def _is_overdue(self, error: DBAPIError) -> bool:
         return _number(error) == 1969  # noqa: PLR2004 - the number is its name
 
-    def _kind_of(self, error: DBAPIError) -> type[StoreError] | None:
-        return {1021: StoreFull, 1114: StoreFull, 1290: StoreReadOnly, 1792: StoreReadOnly, 1836: StoreReadOnly}.get(
-            _number(error)
-        )
+    def _trouble(self, error: DBAPIError, said: str) -> Trouble | None:
+        number = _number(error)
+        if number in _OF_FILES:
+            return FULL if any(word in said for word in _NO_ROOM) else DAMAGED
+        return _TROUBLES.get(number)
 
 
 def _most_bytes(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:

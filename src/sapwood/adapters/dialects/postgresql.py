@@ -5,7 +5,7 @@ import logging
 import random
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from time import monotonic
@@ -45,8 +45,17 @@ from sapwood.adapters.dialects.server import (
     ServerDialect,
     in_parts,
 )
+from sapwood.adapters.dialects.troubles import (
+    CROWDED,
+    DAMAGED,
+    FULL,
+    OVERLOADED,
+    READ_ONLY,
+    STOPPING,
+    UNREACHABLE,
+    Trouble,
+)
 from sapwood.adapters.tables import ALL_READY, Instant
-from sapwood.errors import StoreError, StoreFull, StoreReadOnly
 from sapwood.record import JobState
 
 _log = logging.getLogger("sapwood")
@@ -93,6 +102,26 @@ _BYTES_PER_INSERT = 64 << 20
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 _MISSING = frozenset({"42P01", "3F000"})
 
+
+_TROUBLES: Mapping[str, Trouble] = MappingProxyType(
+    {
+        "53100": FULL,
+        "25006": READ_ONLY,
+        "53300": CROWDED,
+        **dict.fromkeys(("57P01", "57P02", "57P03"), STOPPING),
+        **dict.fromkeys(("53000", "53200"), OVERLOADED),
+        "58030": DAMAGED,
+        **dict.fromkeys(("08000", "08003", "08006", "57P05", "25P03"), UNREACHABLE),
+    }
+)
+
+_SAID_AT_THE_DOOR: Sequence[tuple[str, Trouble]] = (
+    ("too many", CROWDED),
+    ("connection slots are reserved", CROWDED),
+    ("the database system is", STOPPING),
+    ("session is read-only", READ_ONLY),
+)
+"""A connection that is refused has no code."""
 
 _MANY_DEAD = 10_000
 """With so many dead rows in the table, claims begin where the last ones ended."""
@@ -194,6 +223,7 @@ class PostgreSQLDialect(ServerDialect):
     def connect(self, pooling: Pooling) -> Engine:
         """Return an engine whose transactions begin with our own BEGIN."""
         engine = super().connect(pooling)
+        event.listen(engine, "do_connect", _connect)
         event.listen(engine, "begin", _begin)
         self._engine = engine
         self._notifier = None
@@ -210,7 +240,12 @@ class PostgreSQLDialect(ServerDialect):
         """Lift the limit to the end of the transaction."""
         with self.writing(engine) as connection:
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-            yield connection
+            driver = cast("_Connection", connection.connection.driver_connection)
+            driver.is_patient = True
+            try:
+                yield connection
+            finally:
+                driver.is_patient = False
 
     def clock(self, connection: Connection) -> datetime:
         """Ask the server."""
@@ -376,8 +411,11 @@ UNION ALL SELECT 'me', NULL, pg_stat_get_dead_tuples('{jobs}'::regclass),
     def _is_overdue(self, error: DBAPIError) -> bool:
         return _code(error) == "57014"
 
-    def _kind_of(self, error: DBAPIError) -> type[StoreError] | None:
-        return {"53100": StoreFull, "25006": StoreReadOnly}.get(_code(error))
+    def _trouble(self, error: DBAPIError, said: str) -> Trouble | None:
+        code = _code(error)
+        if code:
+            return _TROUBLES.get(code)
+        return next((trouble for words, trouble in _SAID_AT_THE_DOOR if words in said), None)
 
     def alone_to_migrate(self, connection: Connection) -> None:
         """Take a lock that ends with the transaction: two that create one table at once would fail."""
@@ -405,6 +443,39 @@ UNION ALL SELECT 'me', NULL, pg_stat_get_dead_tuples('{jobs}'::regclass),
         if self._notifier is not None:
             self._notifier.stop()
             self._notifier = None
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection whose server must answer.
+
+    The server ends a statement that takes too long, and the kernel a connection whose other end is silent; but
+    something in between may take all that is sent and never answer, and the driver would wait for ever.
+    """
+
+    is_patient = False
+    """Whether a statement may take as long as it needs."""
+
+    def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
+        """Wait as the driver does, and no longer than a network may be silent."""
+        return super().wait(gen if self.is_patient else self._answered(gen), *arguments, **options)
+
+    def _answered(self, gen: Any) -> Generator[Any, Any, Any]:
+        give_up = monotonic() + SILENCE_SECONDS
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and monotonic() > give_up:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(f"no answer from the server in {SILENCE_SECONDS} s")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
+
+def _connect(dialect: Any, record: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> _Connection:
+    del dialect, record
+    return _Connection.connect(*arguments, **options)
 
 
 def _begin(connection: Connection) -> None:
@@ -518,7 +589,7 @@ class _Listener:
         """Connect as the pool does, outside of it: this connection rests in a wait for most of its life."""
         arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
         options.pop("context", None)
-        return psycopg.connect(*arguments, **{**_CONNECTING, **options}, autocommit=True)
+        return _Connection.connect(*arguments, **{**_CONNECTING, **options}, autocommit=True)
 
     def _arrives(self, connection: psycopg.Connection[Any]) -> bool:
         """Listen, and say whether a notification that somebody else sends arrives here."""

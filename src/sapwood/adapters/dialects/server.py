@@ -10,6 +10,7 @@ from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, lit
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
 from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting, Pooling
+from sapwood.adapters.dialects.troubles import UNREACHABLE, Trouble
 from sapwood.adapters.tables import Instant
 from sapwood.errors import ConfigurationError, SchemaMissing, StoreError, StoreUnavailable
 
@@ -133,9 +134,9 @@ class ServerDialect(Dialect):
             return self.schema_missing()
         if self.is_missing_column(error):
             return self.schema_outdated(said)
-        kind = self._kind_of(error)
-        if kind is not None:
-            return kind(f"{self.describe()}: {said}")
+        trouble = self._trouble(error, said)
+        if trouble is not None:
+            return trouble.error(self.describe(), said)
         if self._is_overdue(error):
             return StoreUnavailable(
                 f"{self.describe()}: a statement took too long and was ended",
@@ -143,9 +144,7 @@ class ServerDialect(Dialect):
                 mend="see what keeps the server busy; workers try again by themselves",
             )
         if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
-            return StoreUnavailable(
-                f"cannot reach {self.describe()}", why=said, mend="see that the server runs and that the URL is right"
-            )
+            return UNREACHABLE.error(self.describe(), said)
         return None
 
     def schema_missing(self) -> SchemaMissing:
@@ -160,8 +159,8 @@ class ServerDialect(Dialect):
         """Say whether the server ended a statement that took longer than it may."""
 
     @abstractmethod
-    def _kind_of(self, error: DBAPIError) -> type[StoreError] | None:
-        """Return the named error for a code of this server, None where there is none."""
+    def _trouble(self, error: DBAPIError, said: str) -> Trouble | None:
+        """Return what ails the server, by its code or, where the driver has none, by its words."""
 
 
 def size_of(row: Mapping[str, Any]) -> int:

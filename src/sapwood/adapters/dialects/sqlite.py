@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from sqlalchemy import (
@@ -30,14 +31,21 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting, Head, Pooling, Wanted, ready
+from sapwood.adapters.dialects.troubles import (
+    DAMAGED,
+    FULL,
+    LOCKED,
+    OVERLOADED,
+    READ_ONLY_FILE,
+    UNOPENED,
+    Trouble,
+    named,
+)
 from sapwood.adapters.locks import Ticket, WorkerLocks
 from sapwood.errors import (
     ConfigurationError,
     ForeignConnection,
     StoreError,
-    StoreFull,
-    StoreReadOnly,
-    StoreUnavailable,
     UnsupportedStore,
 )
 from sapwood.lifecycle import Trace
@@ -57,14 +65,24 @@ _MOST_PARTS = 400
 _LOOK_SECONDS = 0.02
 """How often a listener asks whether somebody has committed. One look costs a few microseconds."""
 
-_ERRORS: Sequence[tuple[str, type[StoreError], str]] = (
-    ("database or disk is full", StoreFull, "make room on the disk; what waits goes on by itself"),
-    ("disk I/O error", StoreUnavailable, "check the disk and its file system"),
-    ("readonly database", StoreReadOnly, "let this user write the file and its folder"),
-    ("unable to open", StoreUnavailable, "check that the folder exists and that this user may write it"),
-    ("database is locked", StoreUnavailable, "end the transaction that another program keeps open"),
-    ("not a database", UnsupportedStore, "choose another file"),
-    ("malformed", UnsupportedStore, "restore the file from a backup"),
+_TROUBLES: Mapping[int, Trouble] = MappingProxyType(
+    {
+        sqlite3.SQLITE_FULL: FULL,
+        sqlite3.SQLITE_READONLY: READ_ONLY_FILE,
+        sqlite3.SQLITE_IOERR: DAMAGED,
+        # The index of the write-ahead log could not be made larger.
+        sqlite3.SQLITE_IOERR_SHMSIZE: FULL,
+        sqlite3.SQLITE_CANTOPEN: UNOPENED,
+        sqlite3.SQLITE_BUSY: LOCKED,
+        sqlite3.SQLITE_LOCKED: LOCKED,
+        sqlite3.SQLITE_NOMEM: OVERLOADED,
+    }
+)
+"""By SQLite's number, the exact one or the class that it belongs to."""
+
+_CLASS = 0xFF
+_UNUSABLE = MappingProxyType(
+    {sqlite3.SQLITE_NOTADB: "choose another file", sqlite3.SQLITE_CORRUPT: "restore the file from a backup"}
 )
 
 
@@ -101,6 +119,11 @@ class SQLiteDialect(Dialect):
         """True in memory."""
         return self._path is None
 
+    @property
+    def proves_death(self) -> bool:
+        """True for a file, whose workers' locks the kernel keeps."""
+        return self._path is not None
+
     def describe(self) -> str:
         """Return the file, or that there is none."""
         return f"sqlite:///{self._path}" if self._path else "sqlite in memory"
@@ -114,7 +137,8 @@ class SQLiteDialect(Dialect):
         if self._path and self._folder:
             _refuse_network(self._path)
             _create(self._path)
-            self._ticket = Ticket(self._folder)
+            with named(self.describe()):
+                self._ticket = Ticket(self._folder)
             engine = create_engine(self._url, connect_args=arguments, hide_parameters=True)
         else:
             engine = create_engine(self._url, connect_args=arguments, poolclass=StaticPool, hide_parameters=True)
@@ -220,19 +244,23 @@ class SQLiteDialect(Dialect):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     def translated(self, error: DBAPIError) -> StoreError | None:
-        """Name what SQLite reports by text alone."""
+        """Name what SQLite reports by its numbers."""
         said = str(error.orig)
         if self.is_missing_column(error):
             return self.schema_outdated(said)
-        for part, kind, mend in _ERRORS:
-            if part in said:
-                return kind(f"{self.describe()}: {said}", mend=mend)
+        code = getattr(error.orig, "sqlite_errorcode", 0)
+        trouble = _TROUBLES.get(code) or _TROUBLES.get(code & _CLASS)
+        if trouble is not None:
+            return trouble.error(self.describe(), said)
+        if code & _CLASS in _UNUSABLE:
+            return UnsupportedStore(f"{self.describe()}: {said}", mend=_UNUSABLE[code & _CLASS])
         return super().translated(error)
 
     def worker_began(self, worker: str) -> None:
         """Lock the worker's file."""
         if self._locks:
-            self._locks.take(worker)
+            with named(self.describe()):
+                self._locks.take(worker)
 
     def worker_ended(self, worker: str) -> None:
         """Remove the worker's file."""
@@ -241,7 +269,8 @@ class SQLiteDialect(Dialect):
 
     def page(self, worker: str, *, slots: int) -> Page | None:
         """Return the page in the worker's file."""
-        return self._locks.page(worker, slots=slots) if self._locks else None
+        with named(self.describe()):
+            return self._locks.page(worker, slots=slots) if self._locks else None
 
     def pardon(self, worker: str) -> None:
         """Note it in the worker's file."""
@@ -324,16 +353,8 @@ def _absolute(database: str | None) -> Path | None:
 
 def _create(path: Path) -> None:
     """Create the file for its owner only; one that is there keeps its mode."""
-    try:
+    with named(f"sqlite:///{path}"), suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        return
-    except OSError as error:
-        raise StoreUnavailable(
-            f"cannot create {path}",
-            why=error.strerror or str(error),
-            mend="check that the folder exists and that this user may write it",
-        ) from error
 
 
 def _refuse_network(path: Path) -> None:
