@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from sapwood.lifecycle import (
     MAX_DEATHS,
+    TIMED_OUT,
     Cancelled,
     Edit,
     Failed,
@@ -108,13 +109,14 @@ def test_only_a_failed_try_leaves_a_line_of_history(before, outcome, now):
 
 
 @given(running, st.sampled_from(Trace), moments)
-def test_a_rescued_job_is_ready_or_has_failed(before, trace, now):
+def test_a_rescued_job_is_ready_or_has_failed_or_waits_where_it_timed_out(before, trace, now):
     after = rescued(before, trace, now=now)
-    assert after.state in {JobState.READY, JobState.FAILED}
+    waits = {JobState.SCHEDULED} if trace is Trace.TIMED_OUT else {JobState.READY}
+    assert after.state in {JobState.FAILED, *waits}
     assert (after.locked_by, after.locked_at, after.lock_token) == (None, None, before.lock_token)
     assert after.alone >= before.alone
     assert (after.state is JobState.FAILED) == (after.finished_at is not None) == (after.failed_at is not None)
-    assert after.state is JobState.READY or after.last_error is not None
+    assert after.state is not JobState.FAILED or after.last_error is not None
 
 
 @pytest.mark.parametrize(
@@ -125,6 +127,7 @@ def test_a_rescued_job_is_ready_or_has_failed(before, trace, now):
         (Trace.ENDED_WELL, 0, 0, None),
         (Trace.ENDED_BADLY, 1, 0, "failed, its outcome was lost with its worker"),
         (Trace.UNKNOWN, 0, 1, "killed its worker"),
+        (Trace.TIMED_OUT, 1, 0, TIMED_OUT),
     ],
 )
 def test_the_notes_of_the_dead_decide_what_the_try_cost(trace, tries, deaths, error):
@@ -133,6 +136,24 @@ def test_the_notes_of_the_dead_decide_what_the_try_cost(trace, tries, deaths, er
     assert (after.attempts, after.deaths, after.alone) == (tries, deaths, bool(deaths))
     line = lost(before, trace, now=LATER)
     assert (line and line.error) == error
+
+
+@pytest.mark.parametrize(("attempts", "wait"), [(1, 1), (3, 81), (10_000, 366 * 24 * 3600)])
+def test_what_timed_out_with_its_worker_waits_as_after_a_failed_try(attempts, wait):
+    before = record(state=JobState.RUNNING, attempts=attempts, max_attempts=attempts + 1, locked_by="w1")
+    after = rescued(before, Trace.TIMED_OUT, now=NOW)
+    assert (after.state, after.run_at, after.last_error) == (
+        JobState.SCHEDULED,
+        NOW + timedelta(seconds=wait),
+        TIMED_OUT,
+    )
+    assert TIMED_OUT.startswith("timeout")
+
+
+def test_what_timed_out_with_its_worker_in_its_last_try_has_failed():
+    before = record(state=JobState.RUNNING, attempts=3, max_attempts=3, locked_by="w1")
+    after = rescued(before, Trace.TIMED_OUT, now=NOW)
+    assert (after.state, after.last_error, after.deaths) == (JobState.FAILED, TIMED_OUT, 0)
 
 
 @pytest.mark.parametrize("trace", [Trace.STARTED, Trace.UNKNOWN])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sapwood.lifecycle import Trace
-from sapwood.page import Page, pardon, read_page
+from sapwood.page import Page, condemn, first_deadline, pardon, read_page
 
 
 @pytest.fixture
@@ -47,12 +47,23 @@ def test_a_cleared_slot_serves_again(fd):
 def test_a_worker_killed_between_claim_and_kind_leaves_no_note(fd):
     page = Page(fd, 1)
     page.start((1, 10))
-    kind = 24 + 16
+    kind = 32 + 16
     os.pwrite(fd, b"\0", kind)
     assert read_page(fd) == {}
 
 
-@pytest.mark.parametrize("content", [b"", b"sapwood1", struct.pack("<8sQ", b"sapwood1", 5), b"x" * 64])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"sapwood1",
+        b"sapwood2",
+        struct.pack("<8sQ", b"sapwood1", 5),
+        struct.pack("<8sQQ", b"sapwood1", 5, 0),
+        struct.pack("<8sQQd", b"sapwood2", 5, 0, 0),
+        b"x" * 64,
+    ],
+)
 def test_a_file_that_is_no_whole_page_says_nothing(fd, content):
     os.write(fd, content)
     assert read_page(fd) is None
@@ -83,3 +94,57 @@ def test_what_a_process_ran_that_is_ended_on_purpose_counts_as_not_started(fd, b
 def test_a_page_that_is_not_there_yet_cannot_be_pardoned(fd):
     pardon(fd)
     assert os.fstat(fd).st_size == 0
+
+
+@pytest.mark.parametrize("by", ["the process itself", "whoever ends it"])
+def test_where_a_process_is_ended_for_what_is_overdue_that_has_timed_out_and_nothing_else(fd, by):
+    page = Page(fd, 6)
+    for number, deadline in ((1, 99.5), (2, 100.5), (3, 0), (4, 99.5), (5, 99.5)):
+        page.start((number, 10), deadline=deadline)
+    page.end((4, 10), well=True)
+    page.clear([(5, 10)])
+    page.start((6, 10))
+    if by == "the process itself":
+        page.condemn(at=100)
+    else:
+        condemn(fd, at=100)
+    assert read_page(fd) == {(1, 10): Trace.TIMED_OUT, (4, 10): Trace.ENDED_WELL}
+
+
+def test_the_overdue_whose_process_dies_of_something_else_has_not_timed_out(fd):
+    page = Page(fd, 1)
+    page.start((1, 10), deadline=1)
+    assert read_page(fd) == {(1, 10): Trace.STARTED}
+
+
+def test_the_first_deadline_is_that_of_a_job_that_runs(fd):
+    assert first_deadline(fd) is None
+    page = Page(fd, 4)
+    assert first_deadline(fd) is None
+    for number, deadline in ((1, 0), (2, 20.0), (3, 10.0), (4, 30.0)):
+        page.start((number, 1), deadline=deadline)
+    assert first_deadline(fd) == 10
+    page.end((3, 1), well=False)
+    assert first_deadline(fd) == 20
+    page.clear([(2, 1), (3, 1), (4, 1)])
+    assert first_deadline(fd) is None
+
+
+def _old_page(pardoned: int) -> bytes:
+    slots = [((1, 10), 1), ((2, 20), 2), ((3, 30), 3), ((4, 40), 0)]
+    body = b"".join(struct.pack("<QQB7x", *claim, kind) for claim, kind in slots)
+    return struct.pack("<8sQQ", b"sapwood1", len(slots), pardoned) + body
+
+
+def test_the_page_of_the_release_before_is_read_and_has_no_deadlines(fd):
+    os.write(fd, _old_page(0))
+    assert read_page(fd) == {(1, 10): Trace.STARTED, (2, 20): Trace.ENDED_WELL, (3, 30): Trace.ENDED_BADLY}
+    assert first_deadline(fd) is None
+
+
+def test_the_page_of_the_release_before_is_pardoned_but_never_condemned(fd):
+    os.write(fd, _old_page(0))
+    condemn(fd, at=100)
+    assert os.pread(fd, 1000, 0) == _old_page(0)
+    pardon(fd)
+    assert read_page(fd) == {(2, 20): Trace.ENDED_WELL, (3, 30): Trace.ENDED_BADLY}

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from sapwood.context import JobContext
 from sapwood.errors import ConfigurationError, NoApp, UnknownAdapter, UnknownQueue
 from sapwood.events import Events, JobsEnqueued
 from sapwood.log import LogListener
+from sapwood.options import run_time
 from sapwood.record import JobDraft, check_queue
 from sapwood.timing import Timing
 
@@ -57,6 +59,9 @@ class WorkerGroup(Struct, frozen=True, kw_only=True):
     max_memory: int | None = None
     """With more bytes of resident memory a worker makes room for a fresh one, between jobs; None for never."""
 
+    max_runtime: float | timedelta | None = None
+    """How long a run may take where the job's class does not say it: seconds or a timedelta, None for no limit."""
+
     def __post_init__(self) -> None:
         """Refuse what no worker could use."""
         if self.queues is not None and not _strings(self.queues, "WorkerGroup(queues=...)"):
@@ -71,6 +76,7 @@ class WorkerGroup(Struct, frozen=True, kw_only=True):
             raise ConfigurationError(
                 f"WorkerGroup(poll_interval={self.poll_interval!r})", why="it is a number of seconds"
             )
+        run_time(self.max_runtime, "WorkerGroup(max_runtime=...)")
         if not self.poll_interval > 0:
             raise ConfigurationError(f"WorkerGroup(poll_interval={self.poll_interval!r})", why="it is above 0")
 

@@ -9,6 +9,7 @@ from typing import Any
 from sapwood.app import Sapwood
 from sapwood.context import JobContext
 from sapwood.errors import ConfigurationError
+from sapwood.limit import Limit
 
 JobClass = type[Any]
 """A subclass of :class:`sapwood.Job`, which stands above this module."""
@@ -22,18 +23,22 @@ def is_async(job_class: JobClass) -> bool:
     return known
 
 
-def perform(job_class: JobClass, args: str, context: JobContext, app: Sapwood | None) -> Any:
-    """Call a synchronous ``perform`` with stored arguments, inside the app's middleware."""
+def perform(
+    job_class: JobClass, args: str, context: JobContext, app: Sapwood | None, limit: Limit | None = None
+) -> Any:
+    """Call a synchronous ``perform`` with stored arguments, inside the app's middleware, in its time."""
     call = _bound(job_class, args, context, app)
     with ExitStack() as wrapped:
         for middleware in _middleware(app):
             wrapped.enter_context(_synchronous(middleware(context)))
-        return _finished(job_class, call())
+        return _finished(job_class, call() if limit is None else limit.call(call))
     return None  # a middleware swallowed what perform raised
 
 
-async def aperform(job_class: JobClass, args: str, context: JobContext, app: Sapwood | None) -> Any:
-    """Await an asynchronous ``perform`` with stored arguments, inside the app's middleware."""
+async def aperform(
+    job_class: JobClass, args: str, context: JobContext, app: Sapwood | None, limit: Limit | None = None
+) -> Any:
+    """Await an asynchronous ``perform`` with stored arguments, inside the app's middleware, in its time."""
     call = _bound(job_class, args, context, app)
     async with AsyncExitStack() as wrapped:
         for middleware in _middleware(app):
@@ -42,7 +47,7 @@ async def aperform(job_class: JobClass, args: str, context: JobContext, app: Sap
                 await wrapped.enter_async_context(manager)
             else:
                 wrapped.enter_context(manager)
-        return await call()
+        return await (call() if limit is None else limit.acall(call))
 
 
 def _bound(job_class: JobClass, args: str, context: JobContext, app: Sapwood | None) -> Callable[[], Any]:

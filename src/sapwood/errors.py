@@ -29,6 +29,8 @@ SapwoodError                     what went wrong, why, and how to mend it
     ├── StoreUnavailable         it cannot be reached
     ├── StoreFull                it has no room left
     └── StoreReadOnly            it cannot be written
+
+JobTimeout                       raised inside a job that has had its time; no Exception, so that few swallow it
 """
 
 
@@ -167,3 +169,10 @@ class StoreFull(StoreError):
 
 class StoreReadOnly(StoreError):
     """The store cannot be written."""
+
+
+class JobTimeout(BaseException):
+    """A job has had its ``max_runtime``: raised in its thread, once, so that it can clean up and end.
+
+    It is no ``Exception``: ``except Exception`` in a job does not swallow it.
+    """

@@ -90,6 +90,21 @@ class JobsAbandoned(Struct, frozen=True):
     why: str
 
 
+class JobStuck(Struct, frozen=True):
+    """A job has had its time, was asked to end, and does not: only the end of its process can end it."""
+
+    record: JobRecord
+    ends_process: bool
+    """False: the process is the application's own, and the job keeps its slot until it ends by itself."""
+
+
+class WorkerOverran(Struct, frozen=True):
+    """A worker process was ended by its supervisor, for a job that outlasted its time."""
+
+    name: str
+    pid: int
+
+
 class CodeChanged(Struct, frozen=True):
     """Files with jobs are no longer what this process has loaded."""
 
@@ -125,6 +140,8 @@ Event = (
     | WorkerFenced
     | WorkerDied
     | JobsAbandoned
+    | JobStuck
+    | WorkerOverran
     | CodeChanged
     | StoreFailed
     | StoreRecovered

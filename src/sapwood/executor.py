@@ -12,6 +12,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
+from msgspec.structs import replace
+
 from sapwood import backoff, registry
 from sapwood.app import Sapwood
 from sapwood.calling import aperform, is_async, perform
@@ -20,6 +22,8 @@ from sapwood.errors import SapwoodError, UnknownJob
 from sapwood.events import JobEnded, JobStarted
 from sapwood.job import Job
 from sapwood.lifecycle import Failed, Failure, Outcome, Retried, Succeeded, Unrecognised
+from sapwood.limit import Limit
+from sapwood.options import run_time
 from sapwood.record import JobRecord
 
 UNKNOWN_WAIT = 60.0
@@ -43,17 +47,27 @@ class Executor:
 
     Args:
         app: whose middleware wraps each job, whose logger and listeners are told.
+        max_runtime: seconds that a run may take where its class does not say it, None for ever.
     """
 
-    def __init__(self, app: Sapwood) -> None:
+    def __init__(self, app: Sapwood, *, max_runtime: float | None = None) -> None:
         self._app = app
+        self._max_runtime = max_runtime
 
     def is_async(self, record: JobRecord) -> bool:
         """Say whether the record's ``perform`` is a coroutine function. A class that is not known is not."""
         job_class = registry.find(record.job)
         return job_class is not None and is_async(job_class)
 
-    def execute(self, record: JobRecord, *, stopping: Callable[[], bool] = lambda: False) -> Outcome:
+    def run_time(self, record: JobRecord) -> float | None:
+        """Return how many seconds a run of the record may take, None for ever."""
+        job_class = registry.find(record.job)
+        own = None if job_class is None else run_time(job_class.max_runtime, "max_runtime")
+        return self._max_runtime if own is None else own
+
+    def execute(
+        self, record: JobRecord, *, stopping: Callable[[], bool] = lambda: False, limit: Limit | None = None
+    ) -> Outcome:
         """Run a claimed job to its end and return its outcome. Never raises.
 
         A job with an ``async def perform`` gets an event loop of its own here.
@@ -61,22 +75,32 @@ class Executor:
         Args:
             record: the job, as the claim returned it.
             stopping: what ``self.context.stopping`` asks.
+            limit: how a synchronous ``perform`` hears that its time is over; without it, it never does.
         """
-        with self._told(record) as run:
+        with self._told(record, limit) as run:
             job_class = self._find(record, run)
             context = _context(record, stopping)
             if is_async(job_class):
-                run.value = asyncio.run(aperform(job_class, record.args, context, self._app))
+                run.value = asyncio.run(aperform(job_class, record.args, context, self._app, run.limit))
             else:
-                run.value = perform(job_class, record.args, context, self._app)
+                run.value = perform(job_class, record.args, context, self._app, run.limit)
         return run.outcome
 
-    async def aexecute(self, record: JobRecord, *, stopping: Callable[[], bool] = lambda: False) -> Outcome:
+    async def aexecute(
+        self, record: JobRecord, *, stopping: Callable[[], bool] = lambda: False, limit: Limit | None = None
+    ) -> Outcome:
         """Run a claimed job whose ``perform`` is a coroutine function, on the running event loop. Never raises."""
-        with self._told(record) as run:
+        with self._told(record, limit) as run:
             job_class = self._find(record, run)
-            run.value = await aperform(job_class, record.args, _context(record, stopping), self._app)
+            run.value = await aperform(job_class, record.args, _context(record, stopping), self._app, run.limit)
         return run.outcome
+
+    def failed(self, record: JobRecord, failure: Failure) -> Outcome:
+        """Return the outcome of a try that failed where its code could not say so itself."""
+        job_class = registry.find(record.job)
+        if job_class is None or record.attempts >= record.max_attempts:
+            return Failed(failure)
+        return Retried(_wait(job_class, record.attempts), failure)
 
     def _find(self, record: JobRecord, run: "_Run") -> type[Job]:
         job_class = registry.find(record.job)
@@ -90,37 +114,45 @@ class Executor:
         return job_class
 
     @contextmanager
-    def _told(self, record: JobRecord) -> Iterator["_Run"]:
+    def _told(self, record: JobRecord, limit: Limit | None) -> Iterator["_Run"]:
         """Catch whatever a job raises, judge it, and tell the listeners of start and end."""
-        run = _Run()
+        run = _Run(limit or Limit(self.run_time(record)))
         self._app.events.emit(JobStarted(record))
         began = time.perf_counter()
         try:
             yield run
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a job is the job's failure, not the worker's
-            run.outcome = self._judged(record, run.job_class, error)
+            run.outcome = self._judged(record, run, error)
         else:
             run.outcome = _succeeded(record, run)
         self._app.events.emit(JobEnded(record, run.outcome, time.perf_counter() - began))
 
-    def _judged(self, record: JobRecord, job_class: type[Job] | None, error: BaseException) -> Outcome:
+    def _judged(self, record: JobRecord, run: "_Run", error: BaseException) -> Outcome:
         failure = failure_of(error)
-        if job_class is None:
+        if run.limit.expired or run.limit.is_stuck:
+            failure = replace(failure, error=timed_out(run.limit.seconds))
+        if run.job_class is None:
             since = record.unknown_since
             if since is not None and record.locked_at is not None and record.locked_at - since >= UNKNOWN_PATIENCE:
                 return Failed(failure)
             return Unrecognised(UNKNOWN_WAIT, failure)
-        if record.attempts >= record.max_attempts:
-            return Failed(failure)
-        return Retried(_wait(job_class, record.attempts), failure)
+        return self.failed(record, failure)
 
 
 class _Run:
     """What is known of a run so far."""
 
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
+
     job_class: type[Job] | None = None
     value: Any = None
     outcome: Outcome = Succeeded()
+
+
+def timed_out(seconds: float | None) -> str:
+    """Return what is said of a try that was not finished in its time."""
+    return f"timeout: not finished within {seconds:g} s" if seconds is not None else "timeout: not finished in time"
 
 
 def failure_of(error: BaseException) -> Failure:

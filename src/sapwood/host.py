@@ -10,12 +10,26 @@ from pathlib import Path
 
 import psutil
 
+OVERRUN = 124
+"""The exit code of a worker that ended for the sake of a job which could not be stopped otherwise."""
+
 _MANAGED = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 
 def environment() -> dict[str, str]:
     """Return what a child inherits: not what a service manager said to this process alone."""
     return {name: value for name, value in os.environ.items() if name not in _MANAGED}
+
+
+def ending(code: int) -> str:
+    """Return how a process ended, in words, from the code that its parent was given."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"killed by {name}" + (", perhaps for want of memory" if -code == signal.SIGKILL else "")
 
 
 def resident_memory(pid: int | None = None) -> int:

@@ -24,12 +24,14 @@ from sapwood.errors import (
     UnsupportedConnection,
 )
 from sapwood.handle import JobHandle
-from sapwood.options import Options, check_priority
+from sapwood.options import Options, check_priority, run_time
 from sapwood.record import JobDraft, check_job, check_queue
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+_LEAST_MEMORY = 32 * 1024**2
 
 _log = logging.getLogger("sapwood")
 
@@ -128,6 +130,9 @@ class Job:
         name: the stored name, instead of ``module:QualName``.
         aliases: former names, so that jobs stored under them still find the class.
         logger: a logger of its own.
+        max_runtime: seconds, or a timedelta, after which a run is ended: a failed try, reason "timeout".
+        isolated: each run is a process of its own, which can be ended for certain.
+        memory_limit: bytes that an isolated run may use.
 
     Raises:
         ConfigurationError: a value that cannot be used.
@@ -141,6 +146,9 @@ class Job:
     app: ClassVar[Sapwood | None] = None
     name: ClassVar[str | None] = None
     aliases: ClassVar[Sequence[str]] = ()
+    max_runtime: ClassVar[float | timedelta | None] = None
+    isolated: ClassVar[bool] = False
+    memory_limit: ClassVar[int | None] = None
 
     logger: Any = _LoggerOfRun()
     """The logger for this run. One of the standard library gets the job's id, class, queue and try as extras."""
@@ -165,6 +173,9 @@ class Job:
         name: str | None = None,
         aliases: Sequence[str] | None = None,
         logger: Any = None,
+        max_runtime: float | timedelta | None = None,
+        isolated: bool | None = None,
+        memory_limit: int | None = None,
     ) -> None:
         super().__init_subclass__()
         declared = {
@@ -177,6 +188,9 @@ class Job:
             "name": name,
             "aliases": aliases,
             "logger": logger,
+            "max_runtime": max_runtime,
+            "isolated": isolated,
+            "memory_limit": memory_limit,
         }
         for attribute, value in declared.items():
             if value is not None:
@@ -399,6 +413,9 @@ def job(
     name: str = ...,
     aliases: Sequence[str] = ...,
     logger: Any = ...,
+    max_runtime: float | timedelta = ...,
+    isolated: bool = ...,
+    memory_limit: int = ...,
 ) -> _ContextDecorator: ...
 @overload
 def job(
@@ -413,6 +430,9 @@ def job(
     name: str = ...,
     aliases: Sequence[str] = ...,
     logger: Any = ...,
+    max_runtime: float | timedelta = ...,
+    isolated: bool = ...,
+    memory_limit: int = ...,
 ) -> _Decorator: ...
 def job(function: Any = None, /, *, with_context: bool = False, **options: Any) -> Any:
     """Make a job of a function.
@@ -522,6 +542,7 @@ def _is_async(connection: object) -> bool:
 _KINDS: Mapping[str, tuple[type[Any], ...]] = {
     "adapter": (str,),
     "keep": (bool,),
+    "isolated": (bool,),
     "app": (Sapwood, types.NoneType),
     "aliases": (Sequence,),
 }
@@ -551,6 +572,8 @@ def _check_class(job_class: type[Job]) -> None:
         raise ConfigurationError(
             f"max_attempts of {job_class.__qualname__} is {job_class.max_attempts!r}", mend="an integer, 1 or more"
         )
+    run_time(job_class.max_runtime, f"max_runtime of {job_class.__qualname__}")
+    _check_memory(job_class)
     for attribute, kinds in _KINDS.items():
         value = getattr(job_class, attribute)
         if not isinstance(value, kinds):
@@ -561,7 +584,18 @@ def _check_class(job_class: type[Job]) -> None:
         raise ConfigurationError(
             f"aliases of {job_class.__qualname__} is {job_class.aliases!r}", mend='a list of names: ["shop.old"]'
         )
-    if job_class.name is not None:
-        check_job(job_class.name)
-    for alias in job_class.aliases:
-        check_job(alias)
+    for name in job_class.aliases if job_class.name is None else (job_class.name, *job_class.aliases):
+        check_job(name)
+
+
+def _check_memory(job_class: type[Job]) -> None:
+    limit = job_class.memory_limit
+    if limit is None:
+        return
+    said = f"memory_limit of {job_class.__qualname__} is {limit!r}"
+    if type(limit) is not int or limit < _LEAST_MEMORY:
+        raise ConfigurationError(said, mend=f"bytes, {_LEAST_MEMORY} or more: an interpreter takes that by itself")
+    if not job_class.isolated:
+        raise ConfigurationError(
+            said, why="only a process of its own can be limited", mend=f"class {job_class.__name__}(Job, isolated=True)"
+        )

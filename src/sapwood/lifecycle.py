@@ -28,6 +28,10 @@ MAX_DEATHS = 3
 
 KILLED_ITS_WORKER = "killed its worker"
 
+TIMED_OUT = "timeout: it could not be stopped in its time, and was ended with its worker"
+
+_LONGEST_WAIT = timedelta(days=366).total_seconds()
+
 
 class Failure(Struct, frozen=True):
     """Why a try failed, as text that every store can keep."""
@@ -95,6 +99,9 @@ class Trace(StrEnum):
     STARTED = "started"
     ENDED_WELL = "ended well"
     ENDED_BADLY = "ended badly"
+    TIMED_OUT = "timed out"
+    """It had outlasted its time, and its process was ended for that."""
+
     UNKNOWN = "unknown"
     """The worker's notes are out of reach: its host is gone."""
 
@@ -188,11 +195,14 @@ def rescued(record: JobRecord, trace: Trace, *, now: datetime) -> JobRecord:
     started, not ended      spent       one more
     ended well, unwritten   given back  as before
     ended badly, unwritten  spent       as before
+    timed out               spent       as before
     nothing (host gone)     given back  one more
     ======================  ==========  ======
+
+    What timed out waits ``attempts ** 4`` seconds, as after a failed try: all others are ready at once.
     """
     died = trace in {Trace.STARTED, Trace.UNKNOWN}
-    spent = trace in {Trace.STARTED, Trace.ENDED_BADLY}
+    spent = trace in {Trace.STARTED, Trace.ENDED_BADLY, Trace.TIMED_OUT}
     left = replace(
         record,
         state=JobState.READY,
@@ -201,19 +211,19 @@ def rescued(record: JobRecord, trace: Trace, *, now: datetime) -> JobRecord:
         attempts=record.attempts - (not spent),
         deaths=record.deaths + died,
         alone=record.alone or died,
-        last_error=KILLED_ITS_WORKER if died else record.last_error,
+        last_error=KILLED_ITS_WORKER if died else TIMED_OUT if trace is Trace.TIMED_OUT else record.last_error,
     )
     if left.deaths >= MAX_DEATHS or (spent and left.attempts >= left.max_attempts):
         return _failed(left, left.last_error or "its last try failed, its outcome was lost with its worker", now)
-    return left
+    return _later(left, min(left.attempts**4, _LONGEST_WAIT), now) if trace is Trace.TIMED_OUT else left
 
 
 def lost(record: JobRecord, trace: Trace, *, now: datetime) -> JobAttempt | None:
     """Return the line of history that a death leaves, None where the try was not begun or ended well."""
     if trace in {Trace.NOT_STARTED, Trace.ENDED_WELL}:
         return None
-    error = "failed, its outcome was lost with its worker" if trace is Trace.ENDED_BADLY else KILLED_ITS_WORKER
-    return attempted(record, Failed(Failure(error)), now=now)
+    errors = {Trace.ENDED_BADLY: "failed, its outcome was lost with its worker", Trace.TIMED_OUT: TIMED_OUT}
+    return attempted(record, Failed(Failure(errors.get(trace, KILLED_ITS_WORKER))), now=now)
 
 
 def retried(record: JobRecord, *, now: datetime) -> JobRecord | None:

@@ -14,10 +14,12 @@ from sapwood.events import (
     JobsEnqueued,
     JobsReleased,
     JobStarted,
+    JobStuck,
     StoreFailed,
     StoreRecovered,
     WorkerDied,
     WorkerFenced,
+    WorkerOverran,
     WorkerRescued,
     WorkerStarted,
     WorkerStopped,
@@ -102,6 +104,11 @@ class LogListener:
             case WorkerDied(name, pid, how, wait):
                 line = "worker %s (pid %d) died: %s; another follows in %.3g s"
                 self._say(logging.ERROR, line, escaped(name), pid, how, wait)
+            case JobStuck(record, ends_process):
+                fate = "its process ends with it" if ends_process else "it keeps its slot until it ends by itself"
+                self._line(logging.ERROR, "%s has had its time and cannot be stopped: " + fate + " %s", record)
+            case WorkerOverran(name, pid):
+                self._say(logging.ERROR, "worker %s (pid %d) ended: a job outlasted its time", escaped(name), pid)
             case CodeChanged(files):
                 shown = escaped(", ".join(files))[:_LONGEST_ERROR]
                 self._say(logging.WARNING, "code changed since start: %s; restart to run it", shown)

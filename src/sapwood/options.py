@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from sapwood.errors import InvalidPriority, InvalidWait
+from sapwood.errors import ConfigurationError, InvalidPriority, InvalidWait
 from sapwood.record import check_queue
 
 
@@ -56,6 +56,20 @@ def check_wait(seconds: Any) -> None:
         datetime.now(UTC) + timedelta(seconds=seconds)
     except OverflowError:
         raise InvalidWait(f"{seconds!r} is no wait", why="the calendar ends before that") from None
+
+
+def run_time(limit: Any, said: str) -> float | None:
+    """Return a ``max_runtime`` in seconds, None where there is no limit.
+
+    Raises:
+        ConfigurationError: it is no length of time; ``said`` names where it was written.
+    """
+    if limit is None:
+        return None
+    seconds = limit.total_seconds() if isinstance(limit, timedelta) else limit
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < math.inf:
+        raise ConfigurationError(f"{said} is {limit!r}", mend="seconds above 0, a timedelta, or None for no limit")
+    return float(seconds)
 
 
 def check_moment(moment: Any) -> None:

@@ -8,17 +8,27 @@ import mmap
 import os
 import struct
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct
 
 from sapwood.lifecycle import Trace
 
-_HEADER = struct.Struct("<8sQQ")
+_HEADER = struct.Struct("<8sQQd")
+_END = struct.Struct("<Qd")
 _PARDONED_AT = 16
-_MAGIC = b"sapwood1"
+_MAGIC = b"sapwood2"
 _SLOT = struct.Struct("<QQ")
-_SLOT_SIZE = 24
+_DEADLINE = struct.Struct("<d")
+_DEADLINE_AT = 24
+_SLOT_SIZE = 32
 _FREE, _STARTED, _ENDED_WELL, _ENDED_BADLY = range(4)
 _TRACES = {_STARTED: Trace.STARTED, _ENDED_WELL: Trace.ENDED_WELL, _ENDED_BADLY: Trace.ENDED_BADLY}
+
+_OLD_MAGIC = b"sapwood1"
+_OLD_HEADER = struct.Struct("<8sQQ")
+_OLD_SLOT_SIZE = 24
+"""The page of the release before, which knew no time limits. On SQLite, workers of both may share a file."""
 
 Claim = tuple[int, int]
 """``(id, lock_token)``: one claim of one job, and of no other."""
@@ -37,16 +47,22 @@ class Page:
         if fd >= 0:
             _reserve(fd, size)
         self._map = mmap.mmap(fd, size)
-        self._map[: _HEADER.size] = _HEADER.pack(_MAGIC, slots, 0)
+        self._map[: _HEADER.size] = _HEADER.pack(_MAGIC, slots, 0, 0)
         # Both are changed by single operations that the interpreter does not interrupt, so threads need no lock.
         self._free = deque(range(_HEADER.size, size, _SLOT_SIZE))
         self._slots: dict[Claim, int] = {}
 
-    def start(self, claim: Claim) -> None:
-        """Note that the job is about to run."""
+    def start(self, claim: Claim, *, deadline: float = 0) -> None:
+        """Note that the job is about to run.
+
+        Args:
+            claim: the claim.
+            deadline: when it must have ended, by :func:`sapwood.timing.boot_time`; 0 where it may take for ever.
+        """
         at = self._free.popleft()
         # The kind is written last: a process killed between the two leaves a slot that counts as free.
         self._map[at : at + _SLOT.size] = _SLOT.pack(*claim)
+        _DEADLINE.pack_into(self._map, at + _DEADLINE_AT, deadline)
         self._map[at + _SLOT.size] = _STARTED
         self._slots[claim] = at
 
@@ -66,6 +82,14 @@ class Page:
         """Note that the process is about to end on purpose: what it runs is not to blame, and keeps its try."""
         self._map[_PARDONED_AT] = 1
 
+    def condemn(self, *, at: float) -> None:
+        """Note, as :meth:`pardon` does, that the process is about to end: of what it runs, the overdue is to blame.
+
+        Args:
+            at: now. What must have ended by then has timed out; all else keeps its try.
+        """
+        _END.pack_into(self._map, _PARDONED_AT, 1, at)
+
     def close(self) -> None:
         """Unmap the file. The notes stay in it."""
         self._map.close()
@@ -81,25 +105,67 @@ def _reserve(fd: int, size: int) -> None:
 
 def pardon(fd: int) -> None:
     """Note in another process's page that it is about to be ended on purpose."""
-    if os.fstat(fd).st_size >= _HEADER.size:
+    if os.fstat(fd).st_size > _PARDONED_AT:
         os.pwrite(fd, b"\1", _PARDONED_AT)
+
+
+def condemn(fd: int, *, at: float) -> None:
+    """Note in another process's page that it is about to be ended for its overdue jobs; see :meth:`Page.condemn`."""
+    if os.fstat(fd).st_size >= _HEADER.size and os.pread(fd, len(_MAGIC), 0) == _MAGIC:
+        # By one write: nobody finds a half of it.
+        os.pwrite(fd, _END.pack(1, at), _PARDONED_AT)
 
 
 def read_page(fd: int) -> Mapping[Claim, Trace] | None:
     """Return what the page in an open file says, None where the file holds no whole page.
 
-    In the page of a process that was ended on purpose, what had started counts as not started.
+    In the page of a process that was ended on purpose, what had started counts as not started; but if it was ended
+    for the sake of what was overdue, that has timed out.
     """
-    header = os.pread(fd, _HEADER.size, 0)
-    if len(header) < _HEADER.size:
-        return None
-    magic, slots, pardoned = _HEADER.unpack(header)
-    body = os.pread(fd, os.fstat(fd).st_size, _HEADER.size)
-    if magic != _MAGIC or len(body) != slots * _SLOT_SIZE:
+    page = _read(fd)
+    if page is None:
         return None
     notes = {}
-    for at in range(0, len(body), _SLOT_SIZE):
-        trace = _TRACES.get(body[at + _SLOT.size])
-        if trace is not None and not (pardoned and trace is Trace.STARTED):
-            notes[_SLOT.unpack_from(body, at)] = trace
+    for claim, kind, deadline in page.slots:
+        trace = _TRACES.get(kind)
+        if trace is Trace.STARTED and page.pardoned:
+            trace = Trace.TIMED_OUT if 0 < deadline <= page.ended_at else None
+        if trace is not None:
+            notes[claim] = trace
     return notes
+
+
+def first_deadline(fd: int) -> float | None:
+    """Return when the first of the jobs that run must have ended, by the page in an open file; None for never."""
+    page = _read(fd)
+    slots = page.slots if page is not None else ()
+    return min((deadline for _, kind, deadline in slots if kind == _STARTED and deadline > 0), default=None)
+
+
+class _Read(Struct, frozen=True):
+    """A page, as it was read."""
+
+    pardoned: bool
+    ended_at: float
+    slots: Sequence[tuple[Claim, int, float]]
+
+
+def _read(fd: int) -> _Read | None:
+    data = os.pread(fd, os.fstat(fd).st_size, 0)
+    if len(data) >= _HEADER.size and data.startswith(_MAGIC):
+        _, slots, pardoned, ended_at = _HEADER.unpack_from(data)
+        begin, size = _HEADER.size, _SLOT_SIZE
+    elif len(data) >= _OLD_HEADER.size and data.startswith(_OLD_MAGIC):
+        _, slots, pardoned = _OLD_HEADER.unpack_from(data)
+        ended_at, begin, size = 0.0, _OLD_HEADER.size, _OLD_SLOT_SIZE
+    else:
+        return None
+    if len(data) != begin + slots * size:
+        return None
+    found = []
+    for at in range(begin, len(data), size):
+        kind = data[at + _SLOT.size]
+        if kind != _FREE:
+            deadline = _DEADLINE.unpack_from(data, at + _DEADLINE_AT)[0] if size == _SLOT_SIZE else 0.0
+            found.append((_SLOT.unpack_from(data, at), kind, deadline))
+    return _Read(bool(pardoned), ended_at, found)

@@ -24,6 +24,7 @@ class WorkerPlan(Struct, frozen=True, kw_only=True):
     poll_interval: float = 0.5
     max_jobs: int | None = None
     max_memory: int | None = None
+    max_runtime: float | None = None
     apart: bool = False
     """It runs only jobs that a death has set apart, and ends when there are none."""
 

@@ -14,8 +14,11 @@ from msgspec import Struct
 from sapwood.adapters.base import Settlement
 from sapwood.executor import Executor, failure_of
 from sapwood.lifecycle import Failed, Retried
+from sapwood.limit import Limit, ThreadLimit
 from sapwood.page import Claim, Page
 from sapwood.record import JobRecord
+from sapwood.timing import Timing
+from sapwood.watch import Watch
 
 MOST_UNWRITTEN = 1000
 """With so many outcomes unwritten nothing new is started: a crash would repeat them all."""
@@ -52,6 +55,7 @@ class Pool:
         changed: called, from any thread, when a job has ended.
         is_trusted: whether what was claimed is still ours, as far as the worker knows: if not, nothing is started.
         stopping: what the jobs' ``context.stopping`` asks.
+        grace: seconds that a job may take to end once its time is over; ``changed`` is called too when it has not.
     """
 
     def __init__(
@@ -62,12 +66,14 @@ class Pool:
         changed: Callable[[], None],
         stopping: Callable[[], bool],
         is_trusted: Callable[[], bool],
+        grace: float = Timing().grace,
     ) -> None:
         self._executor = executor
         self._concurrency = concurrency
         self._changed = changed
         self._stopping = stopping
         self._is_trusted = is_trusted
+        self._watch = Watch(grace=grace, stuck=changed)
         self._page = Page(-1, 0)
         self._lock = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
@@ -119,6 +125,11 @@ class Pool:
         """Return the records that run now."""
         with self._lock:
             return list(self._running.values())
+
+    def stuck(self) -> Sequence[JobRecord]:
+        """Return the records that run and should have ended: their code cannot be stopped by itself."""
+        claims = self._watch.stuck()
+        return [record for record in self.running() if record.claim in claims] if claims else ()
 
     def held(self) -> set[Claim]:
         """Return the claims that wait, run, or have ended and were not collected."""
@@ -179,6 +190,7 @@ class Pool:
             with contextlib.suppress(RuntimeError):  # it has just ended by itself
                 self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop_thread.join()
+        self._watch.close()
 
     # --- who starts the next record ---------------------------------------------------------------------------------
 
@@ -257,18 +269,26 @@ class Pool:
             return None if self._closed else self._begin()
 
     def _run(self, record: JobRecord) -> Ended:
-        page, claim, began = self._note_start(record)
+        limit = ThreadLimit(self._executor.run_time(record))
+        page, claim, began = self._note_start(record, limit)
         try:
             # A context of its own: what a job sets there is not for the next one on this thread.
-            outcome = contextvars.Context().run(self._executor.execute, record, stopping=self._stopping)
+            outcome = contextvars.Context().run(self._executor.execute, record, stopping=self._stopping, limit=limit)
         except BaseException as error:  # noqa: BLE001 - a slot must not die, and a record not hang in it
             outcome = Failed(failure_of(error))
-        return _note_end(page, claim, began, Settlement(record, outcome))
+        return self._note_end(page, claim, began, Settlement(record, outcome))
 
-    def _note_start(self, record: JobRecord) -> tuple[Page, Claim, float]:
+    def _note_start(self, record: JobRecord, limit: Limit) -> tuple[Page, Claim, float]:
         page, claim = self._page, record.claim
-        page.start(claim)
+        page.start(claim, deadline=self._watch.begin(claim, limit))
         return page, claim, time.monotonic()
+
+    def _note_end(self, page: Page, claim: Claim, began: float, settlement: Settlement) -> Ended:
+        self._watch.end(claim)
+        # Badly means that the try is spent, should the outcome be lost.
+        page.end(claim, well=not isinstance(settlement.outcome, Retried | Failed))
+        now = time.monotonic()
+        return Ended(settlement, now - began, now)
 
     # --- the event loop ---------------------------------------------------------------------------------------------
 
@@ -304,20 +324,14 @@ class Pool:
             task.add_done_callback(self._tasks.discard)
 
     async def _arun(self, record: JobRecord) -> None:
-        page, claim, began = self._note_start(record)
+        limit = Limit(self._executor.run_time(record))
+        page, claim, began = self._note_start(record, limit)
         try:
-            outcome = await self._executor.aexecute(record, stopping=self._stopping)
+            outcome = await self._executor.aexecute(record, stopping=self._stopping, limit=limit)
         except BaseException as error:  # noqa: BLE001 - as above
             outcome = Failed(failure_of(error))
-        ended = _note_end(page, claim, began, Settlement(record, outcome))
+        ended = self._note_end(page, claim, began, Settlement(record, outcome))
         with self._lock:
             tell = self._end(ended)
         if tell:
             self._changed()
-
-
-def _note_end(page: Page, claim: Claim, began: float, settlement: Settlement) -> Ended:
-    # Badly means that the try is spent, should the outcome be lost.
-    page.end(claim, well=not isinstance(settlement.outcome, Retried | Failed))
-    now = time.monotonic()
-    return Ended(settlement, now - began, now)

@@ -14,9 +14,10 @@ from sapwood.adapters.base import BaseAdapter
 from sapwood.host import environment
 from sapwood.lifecycle import Trace
 from sapwood.link import Link
-from sapwood.page import Claim, pardon, read_page
+from sapwood.page import Claim, condemn, first_deadline, pardon, read_page
 from sapwood.plan import Plan, WorkerPlan
 from sapwood.record import WorkerRecord
+from sapwood.timing import boot_time
 
 
 class WorkerProcess:
@@ -31,6 +32,8 @@ class WorkerProcess:
         self.unusable: str | None = None
         self.stop_began: float | None = None
         self.was_killed = False
+        self._deadline: float | None = None
+        self._overdue_since = 0.0
         self.hungry = False
         self.news_told = 0
         self.report = link.Report((), 0, 0)
@@ -77,13 +80,33 @@ class WorkerProcess:
             self.stop_began = time.monotonic()
         self.link.send(link.Stop())
 
-    def kill(self, store: BaseAdapter | None) -> None:
-        """End it now. What it runs is not to blame, and keeps its try."""
+    def kill(self, store: BaseAdapter | None, *, overdue: bool = False) -> None:
+        """End it now. What it runs is not to blame, and keeps its try; but with ``overdue`` not what is that."""
         self.was_killed = True
-        pardon(self._page.fileno())
-        if store is not None:
+        moment = boot_time()
+        if overdue:
+            condemn(self._page.fileno(), at=moment)
+        else:
+            pardon(self._page.fileno())
+        if store is not None and overdue:
+            store.condemn(self.id, at=moment)
+        elif store is not None:
             store.pardon(self.id)
         self.process.kill()
+
+    def overdue(self, store: BaseAdapter | None) -> float:
+        """Return for how many seconds it was seen to run a job that must have ended.
+
+        They are counted from when it was first seen, by a clock that stands while the machine sleeps: neither has had
+        time to do anything then.
+        """
+        deadline = None if store is None else store.first_deadline(self.id)
+        if deadline is None:
+            deadline = first_deadline(self._page.fileno())
+        now = time.monotonic()
+        if deadline != self._deadline or deadline is None or boot_time() < deadline:
+            self._deadline, self._overdue_since = deadline, now
+        return now - self._overdue_since
 
     def notes(self, store: BaseAdapter) -> Mapping[Claim, Trace] | None:
         """Return what it noted; only once it has ended."""

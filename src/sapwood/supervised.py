@@ -157,6 +157,10 @@ class Linked(StandAlone):
         super().registered(worker, began=began)
         self._link.send(link.Ready())
 
+    def page(self, worker: str, *, slots: int) -> Page:
+        """Return the page that the store keeps, or the file that the supervisor reads while this worker lives."""
+        return self._adapter.page(worker, slots=slots) or Page(self._welcome.page, slots)
+
     def follow(self, *, stop: Callable[[], None], quiet: Callable[[], None]) -> None:
         """Stop when told to, or when the supervisor is gone."""
         threading.Thread(target=self._follow, args=(stop, quiet), name="sapwood-link", daemon=True).start()

@@ -22,8 +22,8 @@ from msgspec import Struct
 
 from sapwood import link
 from sapwood.adapters.base import BaseAdapter
-from sapwood.events import Events, WorkerDied
-from sapwood.host import resident_memory
+from sapwood.events import Events, WorkerDied, WorkerOverran
+from sapwood.host import OVERRUN, ending, resident_memory
 from sapwood.plan import Plan, WorkerPlan
 from sapwood.processes import Slot, WorkerProcess
 from sapwood.rolling import Done, Roll
@@ -38,6 +38,7 @@ _PATIENCE = 10.0
 """Seconds that the end waits for a store to take back what was abandoned; later, others find it."""
 
 _APART_PAUSE = 1.0
+_PAGE_LOOK = 1.0
 _GRACE = 1.0
 
 
@@ -96,6 +97,7 @@ class Supervisor:
         self._ring.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._stop_by: float | None = None
+        self._next_page_look = 0.0
         self._on_end: list[Callable[[], None]] = []
 
     # --- from outside -----------------------------------------------------------------------------------------------
@@ -227,6 +229,7 @@ class Supervisor:
         self._go_on_rolling()
         self._start_due()
         self._kill_overdue()
+        self._look_at_pages()
 
     def _rest(self) -> None:
         for key, _ in self._selector.select(self._seconds_to_rest()):
@@ -373,7 +376,10 @@ class Supervisor:
         if not slot.wanted or self.is_stopping:
             return
         slot.restarts += 1
-        if process.ended_well or process.was_killed:
+        overran = process.process.returncode == OVERRUN
+        if overran:
+            slot.last_end = "ended: a job outlasted its time"
+        if process.ended_well or process.was_killed or overran:
             slot.crashes = 0
             slot.due = 0.0
         else:
@@ -414,6 +420,26 @@ class Supervisor:
                 store = self._stores.get(slot.plan.adapter)
                 slot.process.kill(None if store is None else store.adapter)
                 slot.last_end = "ended: it did not stop in time"
+
+    def _look_at_pages(self) -> None:
+        """End each worker that has not ended by itself for a job that outlasted its time: it cannot, its GIL is held.
+
+        Its page tells. What else it runs keeps its try.
+        """
+        now = time.monotonic()
+        if now < self._next_page_look:
+            return
+        timing = self.plan.timing
+        self._next_page_look = now + min(_PAGE_LOOK, timing.grace)
+        for slot in self._all_slots():
+            process, store = slot.process, self._stores.get(slot.plan.adapter)
+            if process is None or process.was_killed:
+                continue
+            adapter = None if store is None else store.adapter
+            if process.overdue(adapter) >= timing.drain + timing.grace:
+                process.kill(adapter, overdue=True)
+                slot.last_end = "ended: a job outlasted its time, and it did not end by itself"
+                self.events.emit(WorkerOverran(slot.plan.name, process.pid))
 
     # --- what workers say -------------------------------------------------------------------------------------------
 
@@ -639,10 +665,4 @@ def _how(code: int) -> str:
         return "it ended by itself, with nothing said"
     if code == FENCED:
         return "it fenced itself: it was not beaten for in time, or its jobs were taken"
-    if code > 0:
-        return f"exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"killed by {name}" + (", perhaps for want of memory" if -code == signal.SIGKILL else "")
+    return ending(code)

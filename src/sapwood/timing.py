@@ -27,6 +27,12 @@ class Timing(Struct, frozen=True, kw_only=True):
     gap: float = 20
     """An observer whose own beats had a longer gap was frozen or cut off itself, and begins to watch anew."""
 
+    grace: float = 10
+    """A job that was asked to end, since it has had its time, may take so long to do so."""
+
+    drain: float = 30
+    """Before a process ends for the sake of a job that cannot be stopped, its other jobs may run on for so long."""
+
     restart: float = 1
     """A crashed worker is followed by another at once; after each further crash in a row this doubles."""
 

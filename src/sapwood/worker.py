@@ -24,17 +24,18 @@ from sapwood.events import (
     JobFenced,
     JobsAbandoned,
     JobsReleased,
+    JobStuck,
     StoreFailed,
     WorkerFenced,
     WorkerStarted,
     WorkerStopped,
 )
 from sapwood.executor import Executor, failure_of
-from sapwood.host import resident_memory, stacks_on_quit
+from sapwood.host import OVERRUN, resident_memory, stacks_on_quit
 from sapwood.lifecycle import Cancelled, Failed, Released, Retried, Succeeded
 from sapwood.maintenance import Keeper, StandAlone
 from sapwood.outage import Outage
-from sapwood.page import Page
+from sapwood.page import Claim, Page
 from sapwood.pool import MOST_UNWRITTEN, Ended, Pool
 from sapwood.record import JobRecord, WorkerRecord
 from sapwood.sources import Sources
@@ -87,6 +88,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_memory: int | None = None
     """So many bytes of resident memory."""
 
+    max_runtime: float | None = None
+    """Seconds that a run may take where its class does not say it, None for ever."""
+
     shutdown_timeout: float = 25
     """Seconds that running jobs are given to finish once the worker was told to stop."""
 
@@ -115,6 +119,10 @@ class Worker:
     """Until when running jobs may go on, once it stops."""
 
     _told_abandoned = False
+    _drain_by: float | None = None
+    """Until when other jobs may go on, where one cannot be stopped: then the process ends."""
+
+    _told_stuck: frozenset[Claim] = frozenset()
     _quiet = False
     _page: Page | None = None
     _owns_process = False
@@ -148,6 +156,7 @@ class Worker:
         self._poll_interval = poll_interval
         self._limits = limits or Limits()
         self._keeper = keeper or StandAlone(self._adapter, timing or app.timing, app.events)
+        self._timing = timing or app.timing
         self._bell = _Bell()
         self._sources = Sources()
         self._pool = self._new_pool()
@@ -204,15 +213,17 @@ class Worker:
             # It may be used again.
             self._pool, self._stopping, self._found_all, self._woken = self._new_pool(), False, False, True
             self._quiet, self._stop_by, self._told_abandoned = False, None, False
+            self._drain_by, self._told_stuck = None, frozenset()
         return self.tally
 
     def _new_pool(self) -> Pool:
         return Pool(
-            Executor(self._app),
+            Executor(self._app, max_runtime=self._limits.max_runtime),
             concurrency=self._concurrency,
             changed=self._bell.ring,
             stopping=lambda: self._stopping,
             is_trusted=self._keeper.is_trusted,
+            grace=self._timing.grace,
         )
 
     def _finished(self, *, until_empty: bool) -> bool:
@@ -225,6 +236,7 @@ class Worker:
         now = time.monotonic()
         if self._stopping:
             self._see_to_the_end(now)
+        self._see_to_the_stuck(now)
         if not self._keeper.is_trusted():
             # Cut off for too long: what was not started is no longer ours to start. Rescue or a later look has it.
             self._pool.take_back()
@@ -260,6 +272,8 @@ class Worker:
             due.append(now)
         if self._stop_by is not None and not self._told_abandoned:
             due.append(self._stop_by)
+        if self._drain_by is not None:
+            due.append(self._drain_by)
         waiting_since = self._pool.longest_wait_since
         if waiting_since is not None:
             due.append(waiting_since + HAND_BACK)
@@ -269,7 +283,7 @@ class Worker:
 
     def _wanted(self) -> int:
         """Return how many jobs to claim: the free slots, and what can be claimed ahead."""
-        if self._stopping or self._quiet:
+        if self._is_closed:
             return 0
         in_hand = self._pool.in_hand
         if self._keeper.only_apart:
@@ -283,6 +297,11 @@ class Worker:
             # No more than it may still run: what is claimed may start before this worker can stop.
             room = min(room, self._limits.max_jobs - self.tally.total - in_hand - self._pool.unwritten)
         return max(0, room)
+
+    @property
+    def _is_closed(self) -> bool:
+        """Whether it takes no further jobs."""
+        return self._stopping or self._quiet or self._drain_by is not None
 
     def _exchange_is_due(self, now: float) -> bool:
         oldest_end = self._pool.oldest_end
@@ -397,7 +416,7 @@ class Worker:
 
     def _hand_back(self, now: float) -> None:
         """Hand back what waits too long, and all that waits when the worker stops."""
-        since = None if self._stopping or self._quiet else now - HAND_BACK
+        since = None if self._is_closed else now - HAND_BACK
         taken = self._pool.take_back(waiting_since=since)
         if taken:
             self._unsettled.extend(Settlement(record, Released()) for record in taken)
@@ -467,10 +486,36 @@ class Worker:
         self._app.events.emit(JobsAbandoned(tuple(running), "not finished in time"))
         self._abandon(128 + signal.SIGTERM)
 
+    def _see_to_the_stuck(self, now: float) -> None:
+        """End the process where a job has had its time and cannot be stopped, after the others have had theirs.
+
+        A worker in a thread of an application cannot do that: the slot is lost until the job ends by itself.
+        """
+        stuck = self._pool.stuck()
+        for record in stuck:
+            if record.claim not in self._told_stuck:
+                self._app.events.emit(JobStuck(record, self._owns_process))
+        self._told_stuck = frozenset(record.claim for record in stuck)
+        if not stuck or not self._owns_process:
+            self._woken = self._woken or self._drain_by is not None
+            self._drain_by = None
+            return
+        if self._drain_by is None:
+            self._drain_by = now + self._timing.drain
+            self._hand_back(now)
+        others = self._pool.in_hand - len(stuck) or self._pool.unwritten or self._unsettled
+        if others and now < self._drain_by:
+            return
+        innocent = [record for record in self._pool.running() if record.claim not in self._told_stuck]
+        self._app.events.emit(JobsAbandoned(tuple(stuck), "not finished in its time"))
+        if innocent:
+            self._app.events.emit(JobsAbandoned(tuple(innocent), "its process ends for another job"))
+        self._abandon(OVERRUN)
+
     def _abandon(self, code: int) -> NoReturn:
-        """End the process. What runs in it is not to blame, and keeps its try, where the store keeps the page."""
+        """End the process. What runs in it keeps its try, where the store keeps the page; not so what is overdue."""
         if self._page is not None:
-            self._page.pardon()
+            self._page.condemn(at=boot_time())
         os._exit(code)
 
     # --- life -------------------------------------------------------------------------------------------------------

@@ -209,6 +209,21 @@ class BaseAdapter(ABC):
         """Note in a worker's page that it is about to be ended on purpose: its end is no death, and spends no try."""
         del worker
 
+    def first_deadline(self, worker: str) -> float | None:
+        """Return when the first of the jobs that a living worker runs must have ended, by its page.
+
+        By :func:`sapwood.timing.boot_time`; None where none of them must, or the store keeps no page.
+        """
+        del worker
+        return None
+
+    def condemn(self, worker: str, *, at: float) -> None:
+        """Note in a worker's page that it is about to be ended for what must have ended before ``at``.
+
+        That has timed out; all else is pardoned.
+        """
+        del worker, at
+
     @abstractmethod
     def rescue(
         self,

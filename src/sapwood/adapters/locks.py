@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sapwood.lifecycle import Trace
-from sapwood.page import Claim, Page, pardon, read_page
+from sapwood.page import Claim, Page, condemn, first_deadline, pardon, read_page
 
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -71,14 +71,31 @@ class WorkerLocks:
 
     def pardon(self, worker: str) -> None:
         """Note in the file of another process's worker that it is ended on purpose."""
-        with suppress(OSError):
-            path = self._file(worker)
-            if _identity(path.stat()) not in _own:
-                fd = os.open(path, _FLAGS)
-                try:
-                    pardon(fd)
-                finally:
-                    os.close(fd)
+        with suppress(OSError), self._opened(worker) as fd:
+            pardon(fd)
+
+    def condemn(self, worker: str, *, at: float) -> None:
+        """Note in the file of another process's worker that it is ended for what it has overdue."""
+        with suppress(OSError), self._opened(worker) as fd:
+            condemn(fd, at=at)
+
+    def first_deadline(self, worker: str) -> float | None:
+        """Return when the first of the jobs that another process's worker runs must have ended, None for never."""
+        with suppress(OSError), self._opened(worker) as fd:
+            return first_deadline(fd)
+        return None
+
+    @contextmanager
+    def _opened(self, worker: str) -> Iterator[int]:
+        """Open the file of another process's worker; raises OSError where there is none, or where it is our own."""
+        path = self._folder / worker
+        if _identity(path.stat()) in _own:
+            raise PermissionError(path)
+        fd = os.open(path, _FLAGS)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def let_go(self, worker: str) -> None:
         """Remove a worker's file, be it ours or a dead one's."""

@@ -559,6 +559,14 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Note it in the worker's page, where this host can."""
         self._dialect.pardon(worker)
 
+    def first_deadline(self, worker: str) -> float | None:
+        """Return when the first of the jobs that a living worker runs must have ended, by its page."""
+        return self._dialect.first_deadline(worker)
+
+    def condemn(self, worker: str, *, at: float) -> None:
+        """Note in a worker's page, where this host can, that it is about to be ended for what is overdue."""
+        self._dialect.condemn(worker, at=at)
+
     @_repeated
     def rescue(
         self,

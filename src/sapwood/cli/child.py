@@ -69,7 +69,12 @@ def _work(call: Invocation, ours: Link, welcome: Welcome) -> None:
         concurrency=plan.concurrency,
         # Where the supervisor polls, and wakes whom it takes, this is but a second look.
         poll_interval=welcome.timing.look if welcome.tended else plan.poll_interval,
-        limits=Limits(max_jobs=plan.max_jobs, max_memory=plan.max_memory, shutdown_timeout=welcome.shutdown_timeout),
+        limits=Limits(
+            max_jobs=plan.max_jobs,
+            max_memory=plan.max_memory,
+            max_runtime=plan.max_runtime,
+            shutdown_timeout=welcome.shutdown_timeout,
+        ),
         keeper=keeper,
     )
     reporter = Reporter(ours, app.events)

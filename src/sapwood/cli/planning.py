@@ -12,6 +12,7 @@ from sapwood.cli.command import Invocation
 from sapwood.cli.problems import Misused, Refused
 from sapwood.cli.running import setting
 from sapwood.cli.values import flat
+from sapwood.options import run_time
 from sapwood.plan import Plan, WorkerPlan
 from sapwood.spec import ALL, parse
 
@@ -49,6 +50,7 @@ def plan_workers(
                     poll_interval=group.poll_interval if rest is None else rest,
                     max_jobs=group.max_jobs,
                     max_memory=group.max_memory,
+                    max_runtime=run_time(group.max_runtime, "max_runtime"),
                 )
             )
     return workers

@@ -15,6 +15,7 @@ from sapwood.cli.command import Invocation
 from sapwood.cli.live import Live, logging_to_stderr
 from sapwood.cli.output import clean, number
 from sapwood.cli.values import flat, listed
+from sapwood.options import run_time
 from sapwood.worker import Limits, Tally, Worker
 
 _LIVE_LINE = logging.Formatter("%(asctime)s   %(message)s", "%H:%M:%S")
@@ -37,6 +38,7 @@ class Plan(msgspec.Struct, frozen=True):
     concurrency: int
     poll: float
     shutdown_timeout: float = 25
+    max_runtime: float | None = None
 
 
 def log_line(name: str | None = None) -> logging.Formatter:
@@ -87,8 +89,12 @@ def planned(
     slots = max((group.concurrency for group in groups), default=_CONCURRENCY)
     for queue in served or ():
         project.check_queue(queue)
+    # One worker serves them all: nobody's time may be cut short by another group's limit.
+    times = [run_time(group.max_runtime, "max_runtime") for group in groups]
+    longest = None if None in times else max((time for time in times if time is not None), default=None)
     at_once, rest = setting(call, "concurrency", concurrency), setting(call, "poll", poll)
-    return Plan(name, served, slots if at_once is None else at_once, _POLL if rest is None else rest)
+    slots, rest = slots if at_once is None else at_once, _POLL if rest is None else rest
+    return Plan(name, served, slots, rest, max_runtime=longest)
 
 
 def setting(call: Invocation, name: str, given: object = None) -> Any:
@@ -104,7 +110,7 @@ def run(call: Invocation, plan: Plan, *, until_empty: bool) -> Tally:
         queues=plan.queues,
         concurrency=plan.concurrency,
         poll_interval=plan.poll,
-        limits=Limits(shutdown_timeout=plan.shutdown_timeout),
+        limits=Limits(shutdown_timeout=plan.shutdown_timeout, max_runtime=plan.max_runtime),
     )
     return run_worker(call, worker, plan.adapter, until_empty=until_empty)
 

@@ -86,7 +86,7 @@ def work_command(
     _banner(call, workers)
     if spec is None and len(workers) == 1 and not (reload or probe_port or limited or awaited):
         (one,) = workers
-        plan = Plan(one.adapter, one.queues, one.concurrency, one.poll_interval, shutdown_timeout)
+        plan = Plan(one.adapter, one.queues, one.concurrency, one.poll_interval, shutdown_timeout, one.max_runtime)
         tally = run(call, plan, until_empty=False)
         call.note(f"{click.style('✓', fg='green')} stopped: {in_words(msgspec.structs.asdict(tally))}")
         return

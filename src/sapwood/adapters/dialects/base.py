@@ -309,6 +309,14 @@ class Dialect(ABC):
     def pardon(self, worker: str) -> None:  # noqa: B027 - not every dialect keeps pages
         """Note in a worker's page that it is ended on purpose."""
 
+    def first_deadline(self, worker: str) -> float | None:
+        """Return when the first of the jobs that a worker runs must have ended, None for never or out of reach."""
+        del worker
+        return None
+
+    def condemn(self, worker: str, *, at: float) -> None:  # noqa: B027 - as above
+        """Note in a worker's page that it is ended for what must have ended before ``at``."""
+
     def is_dead(self, worker: str) -> bool | None:
         """Return True where the death is proven, False where life is, None where this host cannot tell."""
         del worker

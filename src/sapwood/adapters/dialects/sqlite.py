@@ -277,6 +277,15 @@ class SQLiteDialect(Dialect):
         if self._locks:
             self._locks.pardon(worker)
 
+    def first_deadline(self, worker: str) -> float | None:
+        """Read it in the worker's file."""
+        return self._locks.first_deadline(worker) if self._locks else None
+
+    def condemn(self, worker: str, *, at: float) -> None:
+        """Note it in the worker's file."""
+        if self._locks:
+            self._locks.condemn(worker, at=at)
+
     def is_dead(self, worker: str) -> bool | None:
         """Ask the kernel."""
         return self._locks.is_dead(worker) if self._locks else None

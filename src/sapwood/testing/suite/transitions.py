@@ -4,6 +4,7 @@ The expectations are written out; they are not computed by :mod:`sapwood.lifecyc
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -44,7 +45,9 @@ _READY = UNLOCKED | {"state": JobState.READY}
 NOTES: Mapping[str, Trace | None] = {trace.value: trace for trace in Trace} | {"no notes at all": None}
 
 _DEATH = line(KILLED, finished_at=NOW)
+_OVERRAN = "timeout: it could not be stopped in its time, and was ended with its worker"
 _BADLY = line("failed, its outcome was lost with its worker", finished_at=NOW)
+_LATE = line(_OVERRAN, finished_at=NOW)
 
 
 def _after_death(note: str, standing: str) -> Left:
@@ -56,14 +59,19 @@ def _after_death(note: str, standing: str) -> Left:
         "started": (1, 1, _DEATH),
         "ended well": (0, 0, None),
         "ended badly": (0, 1, _BADLY),
+        "timed out": (0, 1, _LATE),
         "unknown": (1, 0, _DEATH),
         "no notes at all": (1, 0, _DEATH),
     }[note]
     changes = _READY | {"attempts": attempts - 1 + spent, "deaths": deaths + died}
     if died:
         changes |= {"alone": True, "last_error": KILLED}
+    if note == "timed out":
+        later = NOW + timedelta(seconds=attempts**4)
+        changes |= {"state": JobState.SCHEDULED, "run_at": later, "last_error": _OVERRAN}
     if deaths + died == 3 or (spent and standing == "on its last try"):  # noqa: PLR2004 - the contract's own number
         changes |= {"state": JobState.FAILED, "failed_at": NOW, "finished_at": NOW}
+        changes.pop("run_at", None)
         changes.setdefault("last_error", "its last try failed, its outcome was lost with its worker")
     if entry is not None:
         entry = replace(entry, attempt=attempts)
