@@ -135,6 +135,18 @@ class Machine(RuleBasedStateMachine):
         self.claims += answer.claimed
 
     @precondition(lambda self: self.claims)
+    @rule(which=indices, stranger=st.none() | who, answered=st.booleans())
+    def mark(self, which, stranger, answered):
+        held = [claim for name in self.busy() for claim in self.held(name)]
+        for claim in self.pick(held or self.claims, which):
+            worker = claim.locked_by if stranger is None else self.worker(stranger)
+            marked = self.model.mark(worker, claim, self.now)
+            assert self.adapter.mark(worker, claim, now=self.now) == marked
+            if marked and answered:
+                known = replace(claim, started_at=self.now)
+                self.claims = [known if one is claim else one for one in self.claims]
+
+    @precondition(lambda self: self.claims)
     @rule(
         which=indices,
         outcomes=st.lists(outcomes, min_size=1, max_size=3),

@@ -5,7 +5,7 @@ Nothing of ``sapwood.lifecycle`` or of an adapter is used, so that no mistake of
 
 from datetime import timedelta
 
-from sapwood.lifecycle import Cancelled, Failed, Released, Retried, Snoozed, Succeeded, Trace, Unrecognised
+from sapwood.lifecycle import Cancelled, Failed, Failure, Released, Retried, Snoozed, Succeeded, Trace, Unrecognised
 from sapwood.record import JobState
 
 WAITING = (JobState.SCHEDULED, JobState.READY)
@@ -45,6 +45,7 @@ class Model:
                 "finished_at": None,
                 "created_at": now,
                 "result": None,
+                "started_at": None,
             }
             self.history[self.last_id] = []
 
@@ -68,12 +69,19 @@ class Model:
             row["locked_at"] = now
         return [row["id"] for row in taken]
 
+    def mark(self, worker, seen, now):
+        row = self.rows.get(seen.id)
+        if not self.holds(worker, seen) or row["started_at"] is not None:
+            return False
+        row["started_at"] = now
+        return True
+
     def settle(self, worker, settlements, now):
         written = set()
         for seen, outcome in settlements:
             if self.holds(worker, seen):
                 written.add(seen.id)
-                self._end(self.rows[seen.id], outcome, now)
+                self._end(self.rows[seen.id], outcome, now, seen.started_at)
         return written
 
     def holds(self, worker, claim):
@@ -84,7 +92,12 @@ class Model:
             row["locked_by"],
         )
 
-    def _end(self, row, outcome, now):  # noqa: C901, PLR0915 - all that can end a run, side by side
+    def _end(self, row, outcome, now, started_at):  # noqa: C901, PLR0912, PLR0915 - all that can end a run, side by side
+        if started_at is not None and isinstance(outcome, Retried):
+            outcome = Failed(outcome.failure)
+        if started_at is not None and isinstance(outcome, Released):
+            outcome = Failed(Failure("started once, outcome unknown"))
+        row["started_at"] = None
         since = row["unknown_since"]
         tried = (row["attempts"], row["locked_by"], row["locked_at"])
         row["locked_by"] = row["locked_at"] = row["unknown_since"] = None
@@ -120,7 +133,7 @@ class Model:
     def release(self, worker, held, now):
         lost = [row for row in self.running(worker) if (row["id"], row["lock_token"]) not in held]
         for row in lost:
-            self._end(row, Released(), now)
+            self._end(row, Released(), now, row["started_at"])
         return {row["id"] for row in lost}
 
     def unregister(self, worker, now):
@@ -141,6 +154,15 @@ class Model:
             claim = (row["id"], row["lock_token"])
             trace = Trace.UNKNOWN if notes is None else notes.get(claim, Trace.NOT_STARTED)
             died = trace in {Trace.STARTED, Trace.UNKNOWN}
+            if row["started_at"] is not None:
+                why = "started once, outcome unknown"
+                self.history[row["id"]].append((row["attempts"], row["locked_by"], row["locked_at"], now, why))
+                row["state"] = JobState.FAILED
+                row["locked_by"] = row["locked_at"] = None
+                row["deaths"] += died
+                row["failed_at"] = row["finished_at"] = now
+                row["last_error"] = why
+                continue
             spent = trace in {Trace.STARTED, Trace.ENDED_BADLY}
             if died or spent:
                 error = "killed its worker" if died else "failed, its outcome was lost with its worker"
@@ -185,7 +207,7 @@ class Model:
             row["max_attempts"] = max(row["max_attempts"], row["attempts"] + 1)
             row["deaths"] = 0
             row["alone"] = False
-            row["unknown_since"] = row["failed_at"] = row["finished_at"] = None
+            row["unknown_since"] = row["failed_at"] = row["finished_at"] = row["started_at"] = None
         return {row["id"] for row in rows}
 
     def cancel(self, seen, now):

@@ -154,6 +154,20 @@ def _rewrite(dialect, *changes):
         dialect._exchange_sql = rewritten
 
 
+@_mutant
+def marks_of_others(kind):
+    """Let anybody mark a job that runs, by whatever claim."""
+
+    class Mutant(kind):
+        def mark(self, worker, record, *, now=None):
+            row = self.get(record.id)
+            if row is None or row.locked_by is None:
+                return False
+            return super().mark(row.locked_by, row, now=now)
+
+    return Mutant
+
+
 # --- claims -----------------------------------------------------------------------------------------------------------
 
 
@@ -302,6 +316,19 @@ def tokens_that_come_back():
         return replace(claimed(record, **options), lock_token=record.attempts + 1)
 
     return {"claimed": claimed_by_attempts}
+
+
+@_mutant_of_the_lifecycle
+def marked_jobs_given_back():
+    settled, rescued = lifecycle.settled, lifecycle.rescued
+
+    def unmarked(record):
+        return replace(record, started_at=None)
+
+    return {
+        "settled": lambda record, outcome, *, now: settled(unmarked(record), outcome, now=now),
+        "rescued": lambda record, trace, *, now: rescued(unmarked(record), trace, now=now),
+    }
 
 
 @_mutant_of_the_lifecycle

@@ -98,7 +98,7 @@ class Executor:
     def failed(self, record: JobRecord, failure: Failure) -> Outcome:
         """Return the outcome of a try that failed where its code could not say so itself."""
         job_class = registry.find(record.job)
-        if job_class is None or record.attempts >= record.max_attempts:
+        if job_class is None or record.attempts >= record.max_attempts or job_class.delivery == "at_most_once":
             return Failed(failure)
         return Retried(_wait(job_class, record.attempts), failure)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import difflib
 import functools
 import inspect
 import logging
@@ -9,7 +10,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
 
 from sapwood import backoff, registry
 from sapwood.app import Sapwood, current_app
@@ -30,6 +31,8 @@ from sapwood.record import JobDraft, check_job, check_queue
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+Delivery = Literal["at_least_once", "at_most_once"]
 
 _LEAST_MEMORY = 32 * 1024**2
 
@@ -133,6 +136,10 @@ class Job:
         max_runtime: seconds, or a timedelta, after which a run is ended: a failed try, reason "timeout".
         isolated: each run is a process of its own, which can be ended for certain.
         memory_limit: bytes that an isolated run may use.
+        transactional: ``perform`` works in the transaction that settles the job, ``self.context.connection`` or
+            ``self.context.session``: its effect there happens exactly once.
+        delivery: ``"at_least_once"``, or ``"at_most_once"`` for what must never be begun a second time: whatever goes
+            wrong once it has begun, the job is failed.
 
     Raises:
         ConfigurationError: a value that cannot be used.
@@ -149,6 +156,8 @@ class Job:
     max_runtime: ClassVar[float | timedelta | None] = None
     isolated: ClassVar[bool] = False
     memory_limit: ClassVar[int | None] = None
+    transactional: ClassVar[bool] = False
+    delivery: ClassVar[Delivery] = "at_least_once"
 
     logger: Any = _LoggerOfRun()
     """The logger for this run. One of the standard library gets the job's id, class, queue and try as extras."""
@@ -176,6 +185,8 @@ class Job:
         max_runtime: float | timedelta | None = None,
         isolated: bool | None = None,
         memory_limit: int | None = None,
+        transactional: bool | None = None,
+        delivery: Delivery | None = None,
     ) -> None:
         super().__init_subclass__()
         declared = {
@@ -191,6 +202,8 @@ class Job:
             "max_runtime": max_runtime,
             "isolated": isolated,
             "memory_limit": memory_limit,
+            "transactional": transactional,
+            "delivery": delivery,
         }
         for attribute, value in declared.items():
             if value is not None:
@@ -198,13 +211,7 @@ class Job:
         _take_logger(cls)
         _check_class(cls)
         if cls.can_perform():
-            names = list(cls.__dict__.get("aliases", ()))
-            # Said when it is enqueued: a class inside a function may well be run inline only.
-            with suppress(UnnamedJob):
-                stored_name = cls.stored_name()
-                check_job(stored_name)
-                names.insert(0, stored_name)
-            registry.register(cls, names)
+            _register(cls)
 
     # --- having it done -----------------------------------------------------------------------------------------------
 
@@ -416,6 +423,8 @@ def job(
     max_runtime: float | timedelta = ...,
     isolated: bool = ...,
     memory_limit: int = ...,
+    transactional: bool = ...,
+    delivery: Delivery = ...,
 ) -> _ContextDecorator: ...
 @overload
 def job(
@@ -433,6 +442,8 @@ def job(
     max_runtime: float | timedelta = ...,
     isolated: bool = ...,
     memory_limit: int = ...,
+    transactional: bool = ...,
+    delivery: Delivery = ...,
 ) -> _Decorator: ...
 def job(function: Any = None, /, *, with_context: bool = False, **options: Any) -> Any:
     """Make a job of a function.
@@ -543,6 +554,7 @@ _KINDS: Mapping[str, tuple[type[Any], ...]] = {
     "adapter": (str,),
     "keep": (bool,),
     "isolated": (bool,),
+    "transactional": (bool,),
     "app": (Sapwood, types.NoneType),
     "aliases": (Sequence,),
 }
@@ -556,6 +568,16 @@ def _take_logger(job_class: type[Job]) -> None:
     if not hasattr(type(declared), "__get__"):
         del job_class.logger
         job_class.logger_of_class = declared
+
+
+def _register(job_class: type[Job]) -> None:
+    names = list(job_class.__dict__.get("aliases", ()))
+    # Said when it is enqueued: a class inside a function may well be run inline only.
+    with suppress(UnnamedJob):
+        stored_name = job_class.stored_name()
+        check_job(stored_name)
+        names.insert(0, stored_name)
+    registry.register(job_class, names)
 
 
 def _check_class(job_class: type[Job]) -> None:
@@ -580,6 +602,7 @@ def _check_class(job_class: type[Job]) -> None:
             raise ConfigurationError(
                 f"{attribute} of {job_class.__qualname__} is {value!r}", mend=f"it must be a {kinds[0].__name__}"
             )
+    _check_delivery(job_class)
     if isinstance(job_class.aliases, str):
         raise ConfigurationError(
             f"aliases of {job_class.__qualname__} is {job_class.aliases!r}", mend='a list of names: ["shop.old"]'
@@ -598,4 +621,22 @@ def _check_memory(job_class: type[Job]) -> None:
     if not job_class.isolated:
         raise ConfigurationError(
             said, why="only a process of its own can be limited", mend=f"class {job_class.__name__}(Job, isolated=True)"
+        )
+
+
+def _check_delivery(job_class: type[Job]) -> None:
+    delivery: Any = job_class.delivery
+    known = get_args(Delivery)
+    if delivery not in known:
+        close = difflib.get_close_matches(str(delivery), known, n=1)
+        raise ConfigurationError(
+            f"delivery of {job_class.__qualname__} is {delivery!r}",
+            why=f"it is one of {' and '.join(map(repr, known))}",
+            mend=f"did you mean {close[0]!r}?" if close else "",
+        )
+    if job_class.transactional and delivery == "at_most_once":
+        raise ConfigurationError(
+            f"{job_class.__qualname__} is transactional and to be run at most once",
+            why="what it does in its transaction happens exactly once already, however often it is begun",
+            mend="take one of the two away; what must not be repeated outside of the database is a job of its own",
         )

@@ -10,6 +10,9 @@
     scheduled | ready | blocked ──cancelled──▶ cancelled
     failed | cancelled | scheduled ──retried──▶ ready
 
+A job that is to run at most once is *marked* just before it runs. Once it is, no arrow leads back to where it could run
+again, but that of an operator.
+
 An adapter reads a row, applies one of these functions, and writes what it returned. In-memory and SQL adapters
 therefore cannot disagree about what a transition means.
 """
@@ -29,6 +32,9 @@ MAX_DEATHS = 3
 KILLED_ITS_WORKER = "killed its worker"
 
 TIMED_OUT = "timeout: it could not be stopped in its time, and was ended with its worker"
+
+STARTED_ONCE = "started once, outcome unknown"
+"""Why a job that may run only once is failed when nobody can tell what came of its run."""
 
 _LONGEST_WAIT = timedelta(days=366).total_seconds()
 
@@ -141,8 +147,8 @@ def claimed(record: JobRecord, *, worker: str, now: datetime) -> JobRecord:
 
 def settled(record: JobRecord, outcome: Outcome, *, now: datetime) -> JobRecord | None:
     """Return the record that a running job leaves behind, or None where the row goes."""
-    unlocked = replace(record, locked_by=None, locked_at=None, unknown_since=None)
-    match outcome:
+    unlocked = replace(record, locked_by=None, locked_at=None, unknown_since=None, started_at=None)
+    match _for_good(record, outcome):
         case Succeeded(keep=False):
             return None
         case Succeeded(result=result):
@@ -170,7 +176,7 @@ def settled(record: JobRecord, outcome: Outcome, *, now: datetime) -> JobRecord 
 
 def attempted(record: JobRecord, outcome: Outcome, *, now: datetime) -> JobAttempt | None:
     """Return the line of history that a failed try leaves, None for every other outcome."""
-    match outcome:
+    match _for_good(record, outcome):
         case Retried(failure=failure) | Failed(failure=failure):
             return JobAttempt(
                 job_id=record.id,
@@ -183,6 +189,11 @@ def attempted(record: JobRecord, outcome: Outcome, *, now: datetime) -> JobAttem
             )
         case _:
             return None
+
+
+def marked(record: JobRecord, *, now: datetime) -> JobRecord | None:
+    """Return a running record as one whose only run begins; None where it began before."""
+    return replace(record, started_at=now) if record.started_at is None else None
 
 
 def rescued(record: JobRecord, trace: Trace, *, now: datetime) -> JobRecord:
@@ -199,9 +210,13 @@ def rescued(record: JobRecord, trace: Trace, *, now: datetime) -> JobRecord:
     nothing (host gone)     given back  one more
     ======================  ==========  ======
 
-    What timed out waits ``attempts ** 4`` seconds, as after a failed try: all others are ready at once.
+    What timed out waits ``attempts ** 4`` seconds, as after a failed try: all others are ready at once. One that is
+    marked may have run, whatever the notes say, and is failed.
     """
     died = trace in {Trace.STARTED, Trace.UNKNOWN}
+    if record.started_at is not None:
+        left = replace(record, locked_by=None, locked_at=None, deaths=record.deaths + died)
+        return _failed(left, STARTED_ONCE, now)
     spent = trace in {Trace.STARTED, Trace.ENDED_BADLY, Trace.TIMED_OUT}
     left = replace(
         record,
@@ -220,6 +235,8 @@ def rescued(record: JobRecord, trace: Trace, *, now: datetime) -> JobRecord:
 
 def lost(record: JobRecord, trace: Trace, *, now: datetime) -> JobAttempt | None:
     """Return the line of history that a death leaves, None where the try was not begun or ended well."""
+    if record.started_at is not None:
+        return attempted(record, Failed(Failure(STARTED_ONCE)), now=now)
     if trace in {Trace.NOT_STARTED, Trace.ENDED_WELL}:
         return None
     errors = {Trace.ENDED_BADLY: "failed, its outcome was lost with its worker", Trace.TIMED_OUT: TIMED_OUT}
@@ -240,6 +257,7 @@ def retried(record: JobRecord, *, now: datetime) -> JobRecord | None:
         unknown_since=None,
         failed_at=None,
         finished_at=None,
+        started_at=None,
     )
 
 
@@ -278,6 +296,19 @@ def edited(record: JobRecord, edit: Edit, *, now: datetime) -> JobRecord | None:
         priority=edit.priority or record.priority,
         args=edit.args or record.args,
     )
+
+
+def _for_good(record: JobRecord, outcome: Outcome) -> Outcome:
+    """Return the outcome, but of a marked job none that would have it run once more."""
+    if record.started_at is None:
+        return outcome
+    match outcome:
+        case Retried(failure=failure):
+            return Failed(failure)
+        case Released():
+            return Failed(Failure(STARTED_ONCE))
+        case _:
+            return outcome
 
 
 def _waiting_state(run_at: datetime, now: datetime) -> JobState:

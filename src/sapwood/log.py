@@ -112,6 +112,11 @@ class LogListener:
             case CodeChanged(files):
                 shown = escaped(", ".join(files))[:_LONGEST_ERROR]
                 self._say(logging.WARNING, "code changed since start: %s; restart to run it", shown)
+            case _:
+                self._of_stores(event)
+
+    def _of_stores(self, event: Event) -> None:
+        match event:
             case StoreFailed(doing, error, again):
                 level = logging.DEBUG if again else logging.WARNING
                 self._say(level, "the store failed (%s): %s", doing, escaped(str(error))[:_LONGEST_ERROR])

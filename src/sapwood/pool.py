@@ -8,13 +8,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sapwood.adapters.base import Settlement
 from sapwood.executor import Executor, failure_of
-from sapwood.lifecycle import Failed, Retried
+from sapwood.lifecycle import Failed, Outcome, Retried
 from sapwood.limit import Limit, ThreadLimit
+from sapwood.marking import Marker
 from sapwood.page import Claim, Page
 from sapwood.record import JobRecord
 from sapwood.timing import Timing
@@ -54,6 +57,7 @@ class Pool:
         concurrency: how many jobs run at once, on threads and on the event loop together.
         changed: called, from any thread, when a job has ended.
         is_trusted: whether what was claimed is still ours, as far as the worker knows: if not, nothing is started.
+        marker: marks the jobs that may run only once; None where none does.
         stopping: what the jobs' ``context.stopping`` asks.
         grace: seconds that a job may take to end once its time is over; ``changed`` is called too when it has not.
     """
@@ -67,6 +71,7 @@ class Pool:
         stopping: Callable[[], bool],
         is_trusted: Callable[[], bool],
         grace: float = Timing().grace,
+        marker: Marker | None = None,
     ) -> None:
         self._executor = executor
         self._concurrency = concurrency
@@ -74,11 +79,12 @@ class Pool:
         self._stopping = stopping
         self._is_trusted = is_trusted
         self._watch = Watch(grace=grace, stuck=changed)
+        self._marker = marker
         self._page = Page(-1, 0)
         self._lock = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
         self._ended: deque[Ended] = deque()
-        self._unwritten = 0
+        self._unwritten: set[Claim] = set()
         self._running: dict[Claim, JobRecord] = {}
         self._threads: list[threading.Thread] = []
         self._idle_threads = 0
@@ -108,7 +114,7 @@ class Pool:
     @property
     def unwritten(self) -> int:
         """How many have ended and were not answered by :meth:`written`."""
-        return self._unwritten
+        return len(self._unwritten)
 
     @property
     def oldest_end(self) -> float | None:
@@ -176,7 +182,7 @@ class Pool:
         """Forget claims whose outcomes are written, or refused."""
         self._page.clear(claims)
         with self._lock:
-            self._unwritten -= len(claims)
+            self._unwritten.difference_update(claims)
             self._nudge()
 
     def close(self) -> None:
@@ -201,7 +207,7 @@ class Pool:
             and self._waiting[0].is_async == on_loop
             and self._is_trusted()
             and len(self._running) < self._concurrency
-            and self._unwritten < MOST_UNWRITTEN
+            and len(self._unwritten) < MOST_UNWRITTEN
         )
 
     def _nudge(self) -> None:
@@ -239,7 +245,7 @@ class Pool:
         record = ended.settlement.record
         del self._running[record.claim]
         self._ended.append(ended)
-        self._unwritten += 1
+        self._unwritten.add(record.claim)
         self._nudge()
         # It hears of the first, and looks at the others when that one has lingered, unless nothing is left to run.
         return len(self._ended) == 1 or not self._waiting
@@ -269,6 +275,9 @@ class Pool:
             return None if self._closed else self._begin()
 
     def _run(self, record: JobRecord) -> Ended:
+        record, unmarked = self._marked(record)
+        if unmarked is not None:
+            return Ended(Settlement(record, unmarked), 0.0, time.monotonic())
         limit = ThreadLimit(self._executor.run_time(record))
         page, claim, began = self._note_start(record, limit)
         try:
@@ -277,6 +286,16 @@ class Pool:
         except BaseException as error:  # noqa: BLE001 - a slot must not die, and a record not hang in it
             outcome = Failed(failure_of(error))
         return self._note_end(page, claim, began, Settlement(record, outcome))
+
+    def _marked(self, record: JobRecord) -> tuple[JobRecord, Outcome | None]:
+        """Mark a job that may run only once; return it as it then is, and its outcome where it must not run.
+
+        It is noted as started only after that: killed before, it has not begun; killed after, the mark tells.
+        """
+        if self._marker is None or not self._marker.wants(record):
+            return record, None
+        outcome = self._marker.mark(record)
+        return (record, outcome) if outcome is not None else (replace(record, started_at=datetime.now(UTC)), None)
 
     def _note_start(self, record: JobRecord, limit: Limit) -> tuple[Page, Claim, float]:
         page, claim = self._page, record.claim
@@ -324,14 +343,21 @@ class Pool:
             task.add_done_callback(self._tasks.discard)
 
     async def _arun(self, record: JobRecord) -> None:
+        ended = await self._arun_marked(record)
+        with self._lock:
+            tell = self._end(ended)
+        if tell:
+            self._changed()
+
+    async def _arun_marked(self, record: JobRecord) -> Ended:
+        if self._marker is not None and self._marker.wants(record):
+            record, unmarked = await asyncio.to_thread(self._marked, record)
+            if unmarked is not None:
+                return Ended(Settlement(record, unmarked), 0.0, time.monotonic())
         limit = Limit(self._executor.run_time(record))
         page, claim, began = self._note_start(record, limit)
         try:
             outcome = await self._executor.aexecute(record, stopping=self._stopping, limit=limit)
         except BaseException as error:  # noqa: BLE001 - as above
             outcome = Failed(failure_of(error))
-        ended = self._note_end(page, claim, began, Settlement(record, outcome))
-        with self._lock:
-            tell = self._end(ended)
-        if tell:
-            self._changed()
+        return self._note_end(page, claim, began, Settlement(record, outcome))

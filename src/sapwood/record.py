@@ -169,6 +169,10 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     result: str | None = None
     """What ``perform`` returned, as JSON. Written only where the class keeps its rows."""
 
+    started_at: datetime | None = None
+    """When its one run began, where the class asks for at most one (UTC). Set by a mark; cleared by the outcome of the
+    run and by a retry by hand. A running job that has it is never given back."""
+
     @property
     def claim(self) -> tuple[int, int]:
         """The claim that this record came with: its id and token, of this try and no other."""

@@ -34,6 +34,7 @@ from sapwood.executor import Executor, failure_of
 from sapwood.host import OVERRUN, resident_memory, stacks_on_quit
 from sapwood.lifecycle import Cancelled, Failed, Released, Retried, Succeeded
 from sapwood.maintenance import Keeper, StandAlone
+from sapwood.marking import Marker
 from sapwood.outage import Outage
 from sapwood.page import Claim, Page
 from sapwood.pool import MOST_UNWRITTEN, Ended, Pool
@@ -224,6 +225,7 @@ class Worker:
             stopping=lambda: self._stopping,
             is_trusted=self._keeper.is_trusted,
             grace=self._timing.grace,
+            marker=Marker(self._adapter, self._app.events),
         )
 
     def _finished(self, *, until_empty: bool) -> bool:
@@ -392,7 +394,8 @@ class Worker:
     def _forget(self, settlements: Sequence[Settlement]) -> None:
         answered = {id(settlement) for settlement in settlements}
         self._unsettled = [settlement for settlement in self._unsettled if id(settlement) not in answered]
-        self._pool.written([s.record.claim for s in settlements if not isinstance(s.outcome, Released)])
+        # What was handed back unstarted is unknown there.
+        self._pool.written([settlement.record.claim for settlement in settlements])
 
     def _resolve(self) -> None:
         """Give back what runs under our id and is not in our hands: its claim was never answered."""

@@ -148,6 +148,13 @@ class BaseAdapter(ABC):
         """
 
     @abstractmethod
+    def mark(self, worker: str, record: JobRecord, *, now: datetime | None = None) -> bool:
+        """Note, for good, that the one run of a job which runs under ``worker`` begins.
+
+        False where that claim is not the worker's any more, or where a run began before: then it must not run.
+        """
+
+    @abstractmethod
     def settle(self, worker: str, settlements: Sequence[Settlement], *, now: datetime | None = None) -> frozenset[int]:
         """Write the outcomes of jobs that run under ``worker``; return the ids that were written.
 

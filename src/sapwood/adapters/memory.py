@@ -119,6 +119,14 @@ class MemoryAdapter(BaseAdapter):
         """Take up to ``limit`` ready jobs for ``worker``, in the order priority, run_at, id."""
         return self.exchange(worker, (), queues=queues, limit=limit, alone=alone, now=now)
 
+    def mark(self, worker: str, record: JobRecord, *, now: datetime | None = None) -> bool:
+        """Note that the one run of a job begins."""
+        with self._transaction(now) as moment:
+            begun = lifecycle.marked(self._rows[record.id], now=moment) if self._holds(worker, record) else None
+            if begun is not None:
+                self._write(begun)
+            return begun is not None
+
     def settle(self, worker: str, settlements: Sequence[Settlement], *, now: datetime | None = None) -> frozenset[int]:
         """Write the outcomes of jobs that run under ``worker``; return the ids that were written."""
         with self._transaction(now) as moment:
@@ -299,11 +307,12 @@ class MemoryAdapter(BaseAdapter):
         )
 
     def _settle(self, worker: str, settlements: Iterable[Settlement], now: datetime) -> frozenset[int]:
-        held: dict[int, lifecycle.Outcome] = {}
+        held: dict[int, Settlement] = {}
         for settlement in settlements:
             if self._holds(worker, settlement.record):
-                held.setdefault(settlement.record.id, settlement.outcome)
-        rows = [(self._rows[job_id], outcome) for job_id, outcome in held.items()]
+                held.setdefault(settlement.record.id, settlement)
+        # What the worker knows of the run decides, as in a database: a mark whose answer was lost is taken back.
+        rows = [(settlement.record, settlement.outcome) for settlement in held.values()]
         left = [lifecycle.settled(row, outcome, now=now) for row, outcome in rows]
         for (row, outcome), record in zip(rows, left, strict=True):
             self._note(lifecycle.attempted(row, outcome, now=now))
@@ -319,6 +328,9 @@ class MemoryAdapter(BaseAdapter):
         released = [
             left for record in unheld if (left := lifecycle.settled(record, lifecycle.Released(), now=now)) is not None
         ]
+        for record in unheld:
+            # A marked one is failed, and tells why.
+            self._note(lifecycle.attempted(record, lifecycle.Released(), now=now))
         for record in released:
             self._write(record)
         return released

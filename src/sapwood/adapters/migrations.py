@@ -42,10 +42,15 @@ def _tune(connection: Connection, tables: Tables) -> None:
             connection.execute(storage.against(table))
 
 
+def _add_marks(connection: Connection, tables: Tables) -> None:
+    _add_columns(connection, tables.jobs, "started_at")
+
+
 STEPS: Sequence[Step] = (
     Step("1 create the tables", _create_tables),
     Step("2 let workers have a name and a supervisor", _add_supervisors),
     Step("3 order the jobs of all queues, and vacuum in time", _tune),
+    Step("4 let jobs be marked when they begin", _add_marks),
 )
 """Step *n* leads to schema version *n*."""
 

@@ -263,7 +263,8 @@ class SQLAlchemyAdapter(BaseAdapter):
             return self._insert(connection, drafts, moment)
 
     def _insert(self, connection: Connection, drafts: Sequence[JobDraft], now: datetime) -> Sequence[int]:
-        rows = [_row(lifecycle.drafted(draft, id=0, now=now), without={"id"}) for draft in drafts]
+        # A fresh job has no mark, and the column may not be there yet: an application enqueues before the migration.
+        rows = [_row(lifecycle.drafted(draft, id=0, now=now), without={"id", "started_at"}) for draft in drafts]
         if any(now - row["run_at"] > LATE for row in rows):
             self._dialect.came_late()
         return self._dialect.insert(connection, self._tables.jobs, rows)
@@ -332,6 +333,21 @@ class SQLAlchemyAdapter(BaseAdapter):
     ) -> Exchange:
         """Take ready jobs for ``worker``, most urgent first."""
         return self.exchange(worker, (), queues=queues, limit=limit, alone=alone, now=now)
+
+    @_repeated
+    def mark(self, worker: str, record: JobRecord, *, now: datetime | None = None) -> bool:
+        """Note that the one run of a job begins: by one statement, which is the fence as well."""
+        jobs = self._tables.jobs
+        with self._writing() as connection:
+            begins = update(jobs).where(
+                jobs.c.id == record.id,
+                jobs.c.lock_token == record.lock_token,
+                jobs.c.state == JobState.RUNNING.value,
+                jobs.c.locked_by == worker,
+                jobs.c.started_at.is_(None),
+            )
+            moment = self._moment(connection, now)
+            return connection.execute(begins.values(started_at=moment)).rowcount == 1
 
     @_repeated
     def settle(self, worker: str, settlements: Sequence[Settlement], *, now: datetime | None = None) -> frozenset[int]:
@@ -543,7 +559,9 @@ class SQLAlchemyAdapter(BaseAdapter):
         running = self._locked(connection, _running_under(self._tables.jobs, worker))
         lost = [record for record in running if record.claim not in held]
         left = [lifecycle.settled(record, lifecycle.Released(), now=now) for record in lost]
-        return self._write(connection, [record for record in left if record is not None])
+        # A marked one is failed, and tells why.
+        history = [lifecycle.attempted(record, lifecycle.Released(), now=now) for record in lost]
+        return self._write(connection, [record for record in left if record is not None], history)
 
     # --- the dead ---------------------------------------------------------------------------------------------------
 

@@ -165,6 +165,7 @@ def _jobs(metadata: MetaData, prefix: str, database: str) -> Table:
         Column("finished_at", Instant),
         Column("created_at", Instant, nullable=False),
         Column("result", _Text),
+        Column("started_at", Instant),
         CheckConstraint(f"state IN ({states})", name=f"{name}_state"),
         CheckConstraint("(state = 'running') = (locked_by IS NOT NULL)", name=f"{name}_locked"),
         CheckConstraint("priority BETWEEN 1 AND 100", name=f"{name}_priority"),

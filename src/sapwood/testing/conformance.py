@@ -12,13 +12,24 @@ The callable returns an adapter whose store is migrated and empty.
 from collections.abc import Sequence
 from itertools import chain
 
-from sapwood.testing.suite import claims, exchanges, fences, promotions, races, reads, storing, transitions, workers
+from sapwood.testing.suite import (
+    claims,
+    exchanges,
+    fences,
+    marks,
+    promotions,
+    races,
+    reads,
+    storing,
+    transitions,
+    workers,
+)
 from sapwood.testing.suite.bench import Helpers
 from sapwood.testing.suite.case import Case
 
 __all__ = ["Case", "Helpers", "cases"]
 
-_CHAPTERS = (transitions, fences, claims, exchanges, promotions, workers, storing, reads, races)
+_CHAPTERS = (transitions, fences, marks, claims, exchanges, promotions, workers, storing, reads, races)
 
 
 def cases() -> Sequence[Case]:

@@ -11,6 +11,7 @@ from sapwood.record import JobAttempt, JobRecord, JobState
 from sapwood.testing.suite.bench import BOOM, CLAIMED, ENDED, STORED, Bench, at, draft
 
 KILLED = "killed its worker"
+STARTED_ONCE = "started once, outcome unknown"
 UNKNOWN_CLASS = "UnknownJob: no class is named shop.jobs:Resize"
 
 LOCKED = {"state": JobState.RUNNING, "locked_by": "w1", "locked_at": CLAIMED, "attempts": 1, "lock_token": 1}
@@ -73,6 +74,18 @@ def _running(bench: Bench) -> JobRecord:
 
 def _on_its_last_try(bench: Bench) -> JobRecord:
     return bench.running(max_attempts=1)[0]
+
+
+def _marked(bench: Bench) -> JobRecord:
+    record = bench.running()[0]
+    bench.adapter.mark("w1", record, now=ENDED)
+    return bench.look(record.id)
+
+
+def _begun_once(bench: Bench) -> JobRecord:
+    record = _rescued(bench, _marked(bench), Trace.STARTED)
+    bench.register("w1")
+    return record
 
 
 def _worn(bench: Bench) -> JobRecord:
@@ -141,6 +154,7 @@ STANDINGS = {
     "set apart": Standing(_set_apart, {"attempts": 1, "lock_token": 1} | _DIED_ONCE, (line(KILLED),)),
     "running": Standing(_running, LOCKED),
     "on its last try": Standing(_on_its_last_try, LOCKED | {"max_attempts": 1}),
+    "marked": Standing(_marked, LOCKED | {"started_at": ENDED}),
     "worn": Standing(
         _worn,
         LOCKED
@@ -183,6 +197,11 @@ STANDINGS = {
         _condemned,
         _FAILED | _DIED_ONCE | {"attempts": 3, "lock_token": 3, "deaths": 3},
         (line(KILLED), line(KILLED, attempt=2), line(KILLED, attempt=3)),
+    ),
+    "begun once": Standing(
+        _begun_once,
+        _FAILED | {"attempts": 1, "lock_token": 1, "deaths": 1, "last_error": STARTED_ONCE, "started_at": ENDED},
+        (line(STARTED_ONCE),),
     ),
     "cancelled": Standing(_cancelled, {"state": JobState.CANCELLED, "finished_at": ENDED}),
 }

@@ -22,7 +22,7 @@ from sapwood.record import JobRecord, JobState
 from sapwood.testing.suite.bench import BOOM, NOW, Bench, at, draft, same
 from sapwood.testing.suite.case import Chapter
 from sapwood.testing.suite.outcomes import GONE, OUTCOMES, SETTLED, SETTLED_WORN, Left
-from sapwood.testing.suite.standings import KILLED, LOCKED, STANDINGS, UNLOCKED, Standing, line, stored
+from sapwood.testing.suite.standings import KILLED, LOCKED, STANDINGS, STARTED_ONCE, UNLOCKED, Standing, line, stored
 
 
 class Verb(Struct, frozen=True):
@@ -125,10 +125,34 @@ def _given_back(standing: str) -> Left:
     return Left(_READY | {"attempts": STANDINGS[standing].fields["attempts"] - 1})
 
 
+_BEGUN_ONCE = UNLOCKED | {
+    "state": JobState.FAILED,
+    "failed_at": NOW,
+    "finished_at": NOW,
+    "last_error": STARTED_ONCE,
+}
+"""What is left of a marked job when nobody can tell what came of its run."""
+
+_BEGUN_LINE = line(STARTED_ONCE, finished_at=NOW)
+_FAILED_FOR_GOOD = {"retried": "failed", "retried at once": "failed"}
+
+
+def _settled_marked(name: str) -> Left:
+    """Return what an outcome leaves of a marked job: nothing that could run once more."""
+    if name == "released":
+        return Left(_BEGUN_ONCE | {"started_at": None}, _BEGUN_LINE)
+    left = SETTLED[_FAILED_FOR_GOOD.get(name, name)]
+    return left if left.changes is GONE else Left({**left.changes, "started_at": None}, left.line)
+
+
+def _marked_after_death(note: str) -> Left:
+    return Left(_BEGUN_ONCE | {"deaths": int(note in {"started", "unknown", "no notes at all"})}, _BEGUN_LINE)
+
+
 def _settle_verbs() -> Mapping[str, Verb]:
     verbs = {}
     for name, outcome in OUTCOMES.items():
-        applies = {"running": SETTLED[name]}
+        applies = {"running": SETTLED[name], "marked": _settled_marked(name)}
         if name in SETTLED_WORN:
             left = SETTLED[name]
             applies["worn"] = Left({**(left.changes or {}), **SETTLED_WORN[name]}, left.line)
@@ -140,7 +164,7 @@ def _rescue_verbs() -> Mapping[str, Verb]:
     return {
         f"rescue with {note!r}": Verb(
             _rescue(trace),
-            {standing: _after_death(note, standing) for standing in _RUNNING},
+            {standing: _after_death(note, standing) for standing in _RUNNING} | {"marked": _marked_after_death(note)},
             _IDLE if note in {"started", "no notes at all"} else (),
         )
         for note, trace in NOTES.items()
@@ -156,19 +180,27 @@ _NOT_RUNNING = tuple(_but("running"))
 VERBS: Mapping[str, Verb] = {
     **_settle_verbs(),
     **_rescue_verbs(),
+    "mark": Verb(
+        lambda bench, record: bench.adapter.mark("w1", record, now=NOW),
+        {"running": Left({"started_at": NOW}), "deadly": Left({"started_at": NOW})},
+        [*_IDLE, "marked", "begun once"],
+    ),
     "release": Verb(
         lambda bench, _: bench.adapter.release("w1", now=NOW),
-        {standing: _given_back(standing) for standing in _RUNNING},
+        {standing: _given_back(standing) for standing in _RUNNING}
+        | {"marked": Left(_BEGUN_ONCE | {"started_at": None}, _BEGUN_LINE)},
         _IDLE,
     ),
     "unregister": Verb(
         lambda bench, _: bench.adapter.unregister("w1", now=NOW),
-        {standing: _given_back(standing) for standing in _RUNNING},
+        {standing: _given_back(standing) for standing in _RUNNING}
+        | {"marked": Left(_BEGUN_ONCE | {"started_at": None}, _BEGUN_LINE)},
         _IDLE,
     ),
     "sweep": Verb(
         _sweep,
-        {standing: _after_death("no notes at all", standing) for standing in _RUNNING},
+        {standing: _after_death("no notes at all", standing) for standing in _RUNNING}
+        | {"marked": _marked_after_death("no notes at all")},
         _IDLE,
         requires="forget_worker",
     ),
@@ -181,6 +213,7 @@ VERBS: Mapping[str, Verb] = {
             "failed": Left(_UNDONE),
             "exhausted": Left(_UNDONE | {"max_attempts": 3}),
             "condemned": Left(_UNDONE | {"deaths": 0, "alone": False}),
+            "begun once": Left(_UNDONE | {"deaths": 0, "started_at": None}),
             "cancelled": Left(_UNDONE),
         },
         ["ready", "set apart", "running", "succeeded"],
