@@ -91,6 +91,11 @@ class Server:
         self._own.crash()
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself; what it left is cleared away, so that it can be started."""
+        return self._own.has_ended()
+
+    @property
     def _is_postgresql(self) -> bool:
         return self._url.get_backend_name() == "postgresql"
 
@@ -104,6 +109,11 @@ class Server:
 def postgresql(*, fsync: bool = True) -> Server:
     """Return the PostgreSQL server of this run."""
     return _once(_postgresql, fsync=fsync)
+
+
+def postgresql_on(disk: Path) -> Server:
+    """Return a PostgreSQL server of its own, which keeps its data in a folder on some disk; whoever asks ends it."""
+    return _own_postgresql(disk / "data", "--wal-segsize=1", settings=("max_wal_size=4MB", "min_wal_size=2MB"))
 
 
 def mysql(*, fsync: bool = True) -> Server:
@@ -147,20 +157,25 @@ def _postgresql(*, fsync: bool) -> Server:
     if given := os.environ.get("SAPWOOD_TEST_POSTGRESQL_URL"):
         return _given(given, "postgresql+psycopg", database="postgres")
 
+    return _own_postgresql(None, settings=(f"fsync={'on' if fsync else 'off'}",))
+
+
+def _own_postgresql(data: Path | None, *options: str, settings: Sequence[str]) -> Server:
     _need_module("psycopg")
     run, port, password = _run(), _free_port(), secrets.token_hex()
     folder = run.new_folder("postgresql")
+    data = data or folder / "data"
     binaries = _copy_postgresql(folder)
     secret = run.new_file(folder / "password", password)
     _finish(
-        *(binaries / "initdb", "-D", folder / "data", "-U", USER, "--no-locale", "--encoding=UTF8", "--no-sync"),
+        *(binaries / "initdb", *options, "-D", data, "-U", USER, "--no-locale", "--encoding=UTF8", "--no-sync"),
         *("--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={secret}"),
         folder=folder,
     )
     program = Program(
         [
-            *(binaries / "postgres", "-D", folder / "data", "-k", folder, "-h", "127.0.0.1", "-p", port),
-            *("-c", f"fsync={'on' if fsync else 'off'}", "-c", "max_connections=200"),
+            *(binaries / "postgres", "-D", data, "-k", folder, "-h", "127.0.0.1", "-p", port),
+            *(part for setting in (*settings, "max_connections=200") for part in ("-c", setting)),
         ],
         folder,
         stop_by=SIGINT,
@@ -301,6 +316,12 @@ class Program:
                 self.crash()
                 told = log.read_text(errors="replace").splitlines()[-20:]
                 raise RuntimeError("\n".join([f"{self.command[0]} did not start:", *told]))
+
+    def has_ended(self) -> bool:
+        if self.process is not None and self.process.poll() is not None:
+            _run().ended(self)
+            self.process = None
+        return self.process is None
 
     def stop(self) -> None:
         self._end(self.stop_by)

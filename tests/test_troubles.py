@@ -105,6 +105,22 @@ def test_a_full_file_is_named_in_the_callers_transaction_too(adapter, database):
     connection.close()
 
 
+def test_a_connection_that_cannot_write_is_not_used_again(adapter):
+    adapter.migrate()
+    is_mounted_read_only = True
+
+    def opened(connection, _):
+        if is_mounted_read_only:
+            connection.execute("PRAGMA query_only = 1")
+
+    event.listen(adapter._engine, "connect", opened)
+    adapter._engine.dispose()
+    with pytest.raises(StoreReadOnly):
+        adapter.enqueue([DRAFT])
+    is_mounted_read_only = False
+    assert len(adapter.enqueue([DRAFT])) == 1
+
+
 def test_a_lock_that_another_program_keeps_is_named(monkeypatch, adapter, database):
     monkeypatch.setattr(sqlite_dialect, "_BUSY_SECONDS", 0)
     adapter.migrate()

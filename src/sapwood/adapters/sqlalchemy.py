@@ -886,6 +886,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         if self._engine is None:
             self._pid = os.getpid()
             self._engine = self._dialect.connect(self._pooling())
+            self._dialect.watch(self._engine)
             # An adapter that is dropped without close() lets go of its connections all the same.
             weakref.finalize(self, _let_go, self._dialect, self._engine, self._pid)
         return self._engine

@@ -8,10 +8,24 @@ from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from msgspec import Struct
-from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, Table, func, insert, literal_column, select
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    ExceptionContext,
+    Row,
+    Select,
+    Table,
+    event,
+    func,
+    insert,
+    literal_column,
+    select,
+)
 from sqlalchemy.exc import DBAPIError
 
-from sapwood.errors import ForeignConnection, SchemaOutdated, StoreError, StoreUnavailable
+from sapwood.errors import ForeignConnection, SchemaOutdated, StoreError, StoreReadOnly, StoreUnavailable
 from sapwood.lifecycle import Trace
 from sapwood.page import Claim, Page
 
@@ -138,6 +152,19 @@ class Dialect(ABC):
     @abstractmethod
     def connect(self, pooling: Pooling) -> Engine:
         """Return a new engine of our own."""
+
+    def watch(self, engine: Engine) -> None:
+        """Give up the connections of an engine that cannot write, so that later verbs connect anew.
+
+        A file that was opened where it could not be written stays so, and a server that lost its role is the old one.
+        """
+
+        def judged(context: ExceptionContext) -> None:
+            error = context.sqlalchemy_exception
+            if isinstance(error, DBAPIError) and isinstance(self.translated(error), StoreReadOnly):
+                context.is_disconnect = not self.is_volatile
+
+        event.listen(engine, "handle_error", judged)
 
     def room(self, connection: Connection) -> int | None:
         """Return how many more connections the server would give, None where that is not known or does not matter."""
