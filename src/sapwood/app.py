@@ -12,10 +12,10 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from sapwood import registry
-from sapwood.adapters.base import BaseAdapter
+from sapwood.adapters.base import BaseAdapter, Transaction
 from sapwood.context import JobContext
 from sapwood.errors import ConfigurationError, NoApp, UnknownAdapter, UnknownQueue
 from sapwood.events import Events, JobsEnqueued
@@ -89,6 +89,22 @@ class _Transaction(Struct, eq=False):
     connection: object
     is_open: bool = True
     """False once the block has been left: a task that it started must not go on to use its connection."""
+
+    def joined(self) -> object | None:
+        """Return the connection to join now, None where there is none."""
+        return self.connection if self.is_open else None
+
+
+class _Work(_Transaction, eq=False):
+    """The transaction that a job works in, which may not be open yet. ``connection`` is a :class:`Transaction`."""
+
+    told: list[JobsEnqueued] = field(default_factory=list)
+    """What is to be told after its commit."""
+
+    def joined(self) -> object | None:
+        """Return its connection, once the job has opened it."""
+        work = self.connection
+        return work.joinable() if isinstance(work, Transaction) and work.is_open else None
 
 
 _transactions: ContextVar[tuple[_Transaction, ...]] = ContextVar("sapwood_transactions", default=())
@@ -189,7 +205,12 @@ class Sapwood:
     ) -> Sequence[int]:
         """Store drafts in one round trip, in the transaction of ``connection`` if one is given; return their ids."""
         ids = self.adapter(adapter).enqueue(drafts, connection=connection)
-        self.events.emit(JobsEnqueued(tuple(drafts), tuple(ids)))
+        enqueued = JobsEnqueued(tuple(drafts), tuple(ids))
+        work = self._work_on(connection)
+        if work is None:
+            self.events.emit(enqueued)
+        else:
+            work.told.append(enqueued)
         return ids
 
     @contextmanager
@@ -215,8 +236,37 @@ class Sapwood:
     def joined(self, adapter: str) -> object | None:
         """Return the connection that jobs of ``adapter`` join here and now, the innermost :meth:`transaction`'s."""
         for transaction in reversed(_transactions.get()):
-            if transaction.app is self and transaction.adapter == adapter and transaction.is_open:
-                return transaction.connection
+            if transaction.app is self and transaction.adapter == adapter:
+                joined = transaction.joined()
+                if joined is not None:
+                    return joined
+        return None
+
+    @contextmanager
+    def working(self, transaction: Transaction, *, adapter: str) -> Iterator[None]:
+        """Have what a job enqueues inside the block join the transaction that it works in, once that is open."""
+        work = _Work(self, adapter, transaction)
+        token = _transactions.set((*_transactions.get(), work))
+        try:
+            yield
+        finally:
+            _transactions.reset(token)
+
+    def worked(self, transaction: Transaction) -> None:
+        """Tell, after its commit, what was enqueued in the transaction of a job."""
+        for work in _transactions.get():
+            if isinstance(work, _Work) and work.connection is transaction and work.told:
+                for enqueued in work.told:
+                    self.events.emit(enqueued)
+                self.adapter(work.adapter).tell()
+
+    def _work_on(self, connection: object) -> _Work | None:
+        """Return the job's transaction that a connection is of, None where it is another's."""
+        for work in _transactions.get():
+            if isinstance(work, _Work) and connection is not None and work.app is self:
+                joined = work.joined()
+                if connection is joined or connection is getattr(joined, "sync_connection", joined):
+                    return work
         return None
 
     # --- what is declared -------------------------------------------------------------------------------------------
@@ -263,12 +313,16 @@ class Sapwood:
         """Import every module with jobs, and see that no two classes claim one name.
 
         Raises:
-            ConfigurationError: a module in ``imports`` is not there. What a module raises comes through as it is.
+            ConfigurationError: a module in ``imports`` is not there, or a class is transactional where it cannot be.
+                What a module raises comes through as it is.
             DuplicateJobName: two classes claim one name.
         """
         for name in self.imports:
             _import(name)
         registry.check()
+        for job_class in registry.classes():
+            if job_class.transactional and job_class.app_or_none() is self:
+                job_class.check_driver(self)
 
     def migrate(self) -> Mapping[str, Sequence[str]]:
         """Bring the tables of every adapter up to this release; return the steps that each took."""

@@ -15,6 +15,7 @@ SapwoodError                     what went wrong, why, and how to mend it
 │   ├── ArgumentsMismatch        perform() does not accept them
 │   ├── UnstorableArguments      JSON cannot hold them, or would change them
 │   └── ArgumentsTooLarge        more than 1 MiB of JSON
+├── TransactionMisused           a job did what would break the transaction that it works in
 ├── UnknownJob                   the name in a row is no class that is loaded
 ├── JobFailed                    a result was asked of a job that failed
 ├── ResultUnavailable            a result was asked of a job that keeps none
@@ -27,6 +28,7 @@ SapwoodError                     what went wrong, why, and how to mend it
     ├── UnsupportedConnection    a connection that this adapter cannot join
     ├── UnsupportedStore         a database or file system that cannot keep jobs safely
     ├── StoreUnavailable         it cannot be reached
+    │   └── CommitUnknown        a commit was not answered: it may have happened
     ├── StoreFull                it has no room left
     └── StoreReadOnly            it cannot be written
 
@@ -115,6 +117,10 @@ class ArgumentsTooLarge(InvalidArguments):
     """The arguments take more than 1 MiB of JSON."""
 
 
+class TransactionMisused(SapwoodError):
+    """A job did what would break the transaction that it works in, or asked for one that it has not."""
+
+
 class UnknownJob(SapwoodError):
     """The name in a row is no class that is loaded here."""
 
@@ -161,6 +167,10 @@ class UnsupportedStore(StoreError):
 
 class StoreUnavailable(StoreError):
     """The store cannot be reached."""
+
+
+class CommitUnknown(StoreUnavailable):
+    """A commit was not answered: it may have happened, or not."""
 
 
 class StoreFull(StoreError):

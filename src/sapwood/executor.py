@@ -1,4 +1,7 @@
-"""One record in, one outcome out. The executor calls ``perform`` and judges what came of it; it writes nothing."""
+"""One record in, one outcome out. The executor calls ``perform`` and judges what came of it; it writes nothing.
+
+But for the outcome of a job that works in the transaction that settles it: that is committed with the work.
+"""
 
 import asyncio
 import logging
@@ -25,6 +28,7 @@ from sapwood.lifecycle import Failed, Failure, Outcome, Retried, Succeeded, Unre
 from sapwood.limit import Limit
 from sapwood.options import run_time
 from sapwood.record import JobRecord
+from sapwood.transacting import transacted, within
 
 UNKNOWN_WAIT = 60.0
 """Seconds until a job whose class is not loaded is looked at again: another worker may know it."""
@@ -48,11 +52,14 @@ class Executor:
     Args:
         app: whose middleware wraps each job, whose logger and listeners are told.
         max_runtime: seconds that a run may take where its class does not say it, None for ever.
+        adapter: the name of the adapter that the records come from; None for that of their class. Asked only for jobs
+            that work in the transaction that settles them.
     """
 
-    def __init__(self, app: Sapwood, *, max_runtime: float | None = None) -> None:
+    def __init__(self, app: Sapwood, *, max_runtime: float | None = None, adapter: str | None = None) -> None:
         self._app = app
         self._max_runtime = max_runtime
+        self._adapter = adapter
 
     def is_async(self, record: JobRecord) -> bool:
         """Say whether the record's ``perform`` is a coroutine function. A class that is not known is not."""
@@ -81,9 +88,11 @@ class Executor:
             job_class = self._find(record, run)
             context = _context(record, stopping)
             if is_async(job_class):
-                run.value = asyncio.run(aperform(job_class, record.args, context, self._app, run.limit))
+                asyncio.run(self._arun(job_class, record, context, run))
+            elif job_class.transactional:
+                self._transact(job_class, record, context, run)
             else:
-                run.value = perform(job_class, record.args, context, self._app, run.limit)
+                run.succeeded(perform(job_class, record.args, context, self._app, run.limit), record)
         return run.outcome
 
     async def aexecute(
@@ -92,7 +101,7 @@ class Executor:
         """Run a claimed job whose ``perform`` is a coroutine function, on the running event loop. Never raises."""
         with self._told(record, limit) as run:
             job_class = self._find(record, run)
-            run.value = await aperform(job_class, record.args, _context(record, stopping), self._app, run.limit)
+            await self._arun(job_class, record, _context(record, stopping), run)
         return run.outcome
 
     def failed(self, record: JobRecord, failure: Failure) -> Outcome:
@@ -101,6 +110,30 @@ class Executor:
         if job_class is None or record.attempts >= record.max_attempts or job_class.delivery == "at_most_once":
             return Failed(failure)
         return Retried(_wait(job_class, record.attempts), failure)
+
+    def _transact(self, job_class: type[Job], record: JobRecord, context: JobContext, run: "_Run") -> None:
+        """Have the job work in the transaction that settles it: committed here, or undone."""
+        work = transacted(self._app, job_class, record, adapter=self._adapter)
+        with work.running():
+            try:
+                run.succeeded(perform(job_class, record.args, within(context, work), self._app, run.limit), record)
+                run.outcome = work.settle(run.outcome)
+            finally:
+                work.transaction.rollback()
+
+    async def _arun(self, job_class: type[Job], record: JobRecord, context: JobContext, run: "_Run") -> None:
+        if not job_class.transactional:
+            run.succeeded(await aperform(job_class, record.args, context, self._app, run.limit), record)
+            return
+        work = transacted(self._app, job_class, record, adapter=self._adapter)
+        with work.running():
+            try:
+                run.succeeded(
+                    await aperform(job_class, record.args, within(context, work), self._app, run.limit), record
+                )
+                run.outcome = await work.asettle(run.outcome)
+            finally:
+                await work.transaction.arollback()
 
     def _find(self, record: JobRecord, run: "_Run") -> type[Job]:
         job_class = registry.find(record.job)
@@ -123,8 +156,6 @@ class Executor:
             yield run
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a job is the job's failure, not the worker's
             run.outcome = self._judged(record, run, error)
-        else:
-            run.outcome = _succeeded(record, run)
         self._app.events.emit(JobEnded(record, run.outcome, time.perf_counter() - began))
 
     def _judged(self, record: JobRecord, run: "_Run", error: BaseException) -> Outcome:
@@ -146,8 +177,11 @@ class _Run:
         self.limit = limit
 
     job_class: type[Job] | None = None
-    value: Any = None
     outcome: Outcome = Succeeded()
+
+    def succeeded(self, value: Any, record: JobRecord) -> None:
+        """Note what ``perform`` has returned."""
+        self.outcome = _succeeded(record, self.job_class, value)
 
 
 def timed_out(seconds: float | None) -> str:
@@ -200,11 +234,11 @@ def _wait(job_class: type[Job], attempts: int) -> float:
     return min(wait, LONGEST_WAIT)
 
 
-def _succeeded(record: JobRecord, run: _Run) -> Outcome:
-    if run.job_class is None or not run.job_class.keep:
+def _succeeded(record: JobRecord, job_class: type[Job] | None, value: Any) -> Outcome:
+    if job_class is None or not job_class.keep:
         return Succeeded()
     try:
-        return Succeeded(keep=True, result=run.job_class.codec().encode_result(run.value))
+        return Succeeded(keep=True, result=job_class.codec().encode_result(value))
     except BaseException as error:  # noqa: BLE001 - the result's own code runs here too
         # The work is done: doing it again for the sake of its result would be worse than having none.
         why = error if isinstance(error, SapwoodError) else type(error).__name__

@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
 
-from sapwood import backoff, registry
+from sapwood import backoff, registry, transacting
 from sapwood.app import Sapwood, current_app
 from sapwood.arguments import Codec
 from sapwood.calling import aperform, is_async, perform
@@ -25,8 +25,10 @@ from sapwood.errors import (
     UnsupportedConnection,
 )
 from sapwood.handle import JobHandle
+from sapwood.lifecycle import Succeeded
 from sapwood.options import Options, check_priority, run_time
 from sapwood.record import JobDraft, check_job, check_queue
+from sapwood.transacting import Transacted, within
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,6 +72,7 @@ class PendingJob(Generic[R_co]):
             run_at=options.wait_until,
         )
         self.app.check_queue(self.draft.queue)
+        job_class.check_adapter(self.app)
 
     def enqueue(self) -> JobHandle[R_co]:
         """Store the job."""
@@ -210,6 +213,10 @@ class Job:
                 setattr(cls, attribute, value)
         _take_logger(cls)
         _check_class(cls)
+        # As far as it is known yet; all else is said when the app loads, or at the first enqueue.
+        app_of_class = cls.app_or_none()
+        if app_of_class is not None:
+            cls.check_driver(app_of_class)
         if cls.can_perform():
             _register(cls)
 
@@ -292,6 +299,29 @@ class Job:
     def serving_app(cls) -> Sapwood:
         """Return the app that the class belongs to: the one that it names, or the one made last."""
         return cls.app if cls.app is not None else current_app()
+
+    @classmethod
+    def check_adapter(cls, app: Sapwood) -> None:
+        """See that what the class asks for can be had where its jobs are kept.
+
+        Raises:
+            ConfigurationError: it cannot.
+        """
+        if cls.transactional and cls.can_perform() and cls.adapter in app.adapters:
+            transacting.check(cls, app.adapter(cls.adapter))
+
+    @classmethod
+    def check_driver(cls, app: Sapwood) -> None:
+        """See that a transactional coroutine has an asynchronous driver, in a place that knows transactions at all.
+
+        Of any other place, such as one for tests, it is said when a job is to be kept there.
+
+        Raises:
+            ConfigurationError: it has none.
+        """
+        adapter = app.adapters.get(cls.adapter)
+        if adapter is not None and "transaction" in adapter.capabilities:
+            cls.check_adapter(app)
 
     @classmethod
     def app_or_none(cls) -> Sapwood | None:
@@ -494,7 +524,31 @@ def _performed_now(job_class: type[Job], options: Options, args: tuple[Any, ...]
         priority=options.priority or job_class.priority,
         max_attempts=job_class.max_attempts,
     )
+    if job_class.transactional:
+        app = job_class.serving_app()
+        transacted = transacting.transacted_inline(app, job_class, options.connection)
+        return (_atransacted if is_async(job_class) else _transacted)(job_class, encoded, context, app, transacted)
     return (aperform if is_async(job_class) else perform)(job_class, encoded, context, job_class.app_or_none())
+
+
+def _transacted(job_class: type[Job], args: str, context: JobContext, app: Sapwood, work: Transacted) -> Any:
+    with work.running():
+        try:
+            value = perform(job_class, args, within(context, work), app)
+            work.settle(Succeeded())
+        finally:
+            work.transaction.rollback()
+    return value
+
+
+async def _atransacted(job_class: type[Job], args: str, context: JobContext, app: Sapwood, work: Transacted) -> Any:
+    with work.running():
+        try:
+            value = await aperform(job_class, args, within(context, work), app)
+            await work.asettle(Succeeded())
+        finally:
+            await work.transaction.arollback()
+    return value
 
 
 # --- storing ----------------------------------------------------------------------------------------------------------

@@ -57,6 +57,9 @@ class Succeeded(Struct, frozen=True):
     result: str | None = None
     """What it returned, as JSON; stored only with ``keep``."""
 
+    written: bool = False
+    """It is in the store already, by the transaction that the job worked in."""
+
 
 class Retried(Struct, frozen=True):
     """The try failed; another follows after ``wait`` seconds."""
@@ -92,6 +95,9 @@ class Cancelled(Struct, frozen=True):
 
 class Released(Struct, frozen=True):
     """It was not started, or must start anew elsewhere: ready at once, the try given back."""
+
+    written: bool = False
+    """The store knows already, or has somebody else at the job: there is nothing to write."""
 
 
 Outcome = Succeeded | Retried | Failed | Snoozed | Unrecognised | Cancelled | Released

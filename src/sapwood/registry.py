@@ -52,6 +52,12 @@ def names() -> Sequence[str]:
         return sorted(name for name, claims in _classes.items() if claims)
 
 
+def classes() -> Sequence[type[Any]]:
+    """Return all classes that are loaded, each once."""
+    with _lock:
+        return list({job_class: None for claims in _classes.values() for job_class in claims.values()})
+
+
 def check() -> None:
     """Refuse to go on when one name means two classes.
 

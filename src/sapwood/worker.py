@@ -152,6 +152,7 @@ class Worker:
         self.tally = Tally()
         self._app = app
         self._adapter = app.adapter(adapter)
+        self._adapter_name = adapter
         self._queues = None if queues is None else tuple(queues)
         self._concurrency = concurrency
         self._poll_interval = poll_interval
@@ -219,7 +220,7 @@ class Worker:
 
     def _new_pool(self) -> Pool:
         return Pool(
-            Executor(self._app, max_runtime=self._limits.max_runtime),
+            Executor(self._app, max_runtime=self._limits.max_runtime, adapter=self._adapter_name),
             concurrency=self._concurrency,
             changed=self._bell.ring,
             stopping=lambda: self._stopping,
@@ -375,7 +376,11 @@ class Worker:
     def _gather(self, ended: Sequence[Ended]) -> None:
         for end in ended:
             record = end.settlement.record
-            if record.locked_by == self._me.id:
+            if end.settlement.is_written:
+                self._count(end.settlement)
+                self._ahead.ran(record.queue, end.seconds)
+                self._pool.written([record.claim])
+            elif record.locked_by == self._me.id:
                 self._unsettled.append(end.settlement)
                 self._ahead.ran(record.queue, end.seconds)
             else:

@@ -16,12 +16,14 @@ Rules that hold for every verb:
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
 
-from sapwood.lifecycle import Edit, Outcome, Trace
+from sapwood.errors import ConfigurationError, TransactionMisused
+from sapwood.lifecycle import Edit, Outcome, Released, Succeeded, Trace
 from sapwood.page import Claim, Page
 from sapwood.record import JobAttempt, JobDraft, JobRecord, JobState, WorkerRecord
 
@@ -31,6 +33,79 @@ class Settlement(Struct, frozen=True):
 
     record: JobRecord
     outcome: Outcome
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the outcome is in the store already."""
+        return isinstance(self.outcome, Succeeded | Released) and self.outcome.written
+
+
+class Transaction(ABC):
+    """The transaction that a job works in and that settles it. It opens when it is asked for.
+
+    It is the job's alone, on a connection of its own, and ends by :meth:`commit` or :meth:`rollback`, once. The
+    asynchronous verbs are for those that were made for a coroutine.
+    """
+
+    is_open: bool = False
+    """Whether it has been opened, and not ended."""
+
+    @abstractmethod
+    def connection(self) -> Any:
+        """Return its connection. The job can neither commit, roll back nor close it."""
+
+    @abstractmethod
+    def session(self) -> Any:
+        """Return the session on that connection, always the same; its ``commit`` ends a savepoint and no more."""
+
+    @abstractmethod
+    def commit(self, outcome: Outcome | None) -> bool:
+        """Flush the session, settle the job as the last act, and commit; None settles nothing.
+
+        Returns:
+            False where the fence found the job in other hands: everything is rolled back.
+
+        Raises:
+            CommitUnknown: the commit was not answered. Everything else that is raised has rolled back.
+        """
+
+    @abstractmethod
+    def rollback(self) -> None:
+        """Undo everything. Never raises."""
+
+    @abstractmethod
+    def joinable(self) -> object:
+        """Return the connection that jobs enqueued meanwhile are to join, while it is open."""
+
+    async def aconnection(self) -> Any:
+        """Return its connection, for a coroutine."""
+        raise wrong_colour("with")
+
+    async def asession(self) -> Any:
+        """Return its session, for a coroutine."""
+        raise wrong_colour("with")
+
+    async def acommit(self, outcome: Outcome | None) -> bool:
+        """Do what :meth:`commit` does."""
+        return self.commit(outcome)
+
+    async def arollback(self) -> None:
+        """Do what :meth:`rollback` does."""
+        self.rollback()
+
+
+def wrong_colour(word: str) -> TransactionMisused:
+    """Return the error for who uses a transaction ``with``, or ``without``, await and should not."""
+    return TransactionMisused(
+        f"this transaction is not to be used {word} await",
+        why="perform decides: a coroutine works by an asynchronous driver, a function by a synchronous one",
+        mend="self.context.connection and .session in def perform; "
+        "await self.context.aconnection() and .asession() in async def perform",
+    )
+
+
+WITHIN: ContextVar[tuple[Transaction, ...]] = ContextVar("sapwood_within", default=())
+"""The transactions of the jobs that run here: a verb that would wait for one of them would wait for ever."""
 
 
 class Exchange(Struct, frozen=True):
@@ -59,7 +134,8 @@ class BaseAdapter(ABC):
     """Where jobs are kept."""
 
     capabilities: frozenset[str] = frozenset()
-    """What this adapter can do beyond the contract: ``"join"`` (``enqueue`` in the caller's transaction)."""
+    """What this adapter can do beyond the contract: ``"join"`` (``enqueue`` in the caller's transaction),
+    ``"transaction"`` (jobs may work in the transaction that settles them), ``"async transaction"`` (coroutines too)."""
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -146,6 +222,28 @@ class BaseAdapter(ABC):
         Guarded by the worker's row: where that is gone, nothing is taken and ``alive`` is False. Jobs that a death has
         set apart (``alone``) are taken only with ``alone=True``, and then no others.
         """
+
+    def transaction(
+        self, record: JobRecord | None, *, connection: object | None = None, asynchronous: bool = False
+    ) -> Transaction:
+        """Return the transaction for one run of a claimed job, not yet opened.
+
+        Args:
+            record: the job as it was claimed, None for one that is not stored.
+            connection: a caller's connection, in whose transaction the job is to work, by a savepoint.
+            asynchronous: for a coroutine.
+
+        Raises:
+            ConfigurationError: the adapter has no such transactions.
+        """
+        del record, connection
+        raise ConfigurationError(
+            f"jobs kept in {self.describe()} cannot be transactional",
+            why="what keeps them has no transaction that "
+            + ("a coroutine" if asynchronous else "a job")
+            + " could use",
+            mend="keep them in a database with SQLAlchemyAdapter, or leave out transactional=True",
+        )
 
     @abstractmethod
     def mark(self, worker: str, record: JobRecord, *, now: datetime | None = None) -> bool:
@@ -310,3 +408,6 @@ class BaseAdapter(ABC):
         """
         del wake
         return lambda: None
+
+    def tell(self) -> None:  # noqa: B027 - see listen
+        """Wake who listens: jobs were committed in the transaction of a job."""

@@ -155,9 +155,9 @@ class Ticket:
         _tickets.add(self)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Wait for the turn, and pass it on at the end."""
-        deadline = time.monotonic() + self._patience
+    def held(self, patience: float | None = None) -> Iterator[None]:
+        """Wait for the turn, at most ``patience`` seconds if those are fewer than usual; pass it on at the end."""
+        deadline = time.monotonic() + min(self._patience, patience or self._patience)
         # Several wait for `next`, so they look seldom; one waits for `turn`, so it may look often.
         waiting = _locked(self._next, deadline, pause=0.002)
         _locked(self._turn, deadline, pause=0.0001)

@@ -35,13 +35,14 @@ from sqlalchemy.pool import QueuePool
 
 from sapwood import lifecycle
 from sapwood.adapters import migrations
-from sapwood.adapters.base import BaseAdapter, Exchange, JobFilter, Settlement
-from sapwood.adapters.dialects.base import LATE, Dialect, Pooling, Swap, Wanted, ready
+from sapwood.adapters.base import BaseAdapter, Exchange, JobFilter, Settlement, Transaction
+from sapwood.adapters.dialects.base import LATE, Busy, Dialect, Pooling, Swap, Wanted, ready
 from sapwood.adapters.dialects.sqlite import Durability, SQLiteDialect
 from sapwood.adapters.joining import AfterCommit, Installation, borrowed
 from sapwood.adapters.tables import Tables
+from sapwood.adapters.transaction import AsyncJoined, AsyncWork, Joined, Means, Work
 from sapwood.errors import ConfigurationError, StoreUnavailable, UnsupportedStore
-from sapwood.lifecycle import Edit, Succeeded, Trace
+from sapwood.lifecycle import Edit, Outcome, Succeeded, Trace
 from sapwood.page import Claim, Page
 from sapwood.record import JobAttempt, JobDraft, JobRecord, JobState, WorkerRecord
 
@@ -100,7 +101,8 @@ class SQLAlchemyAdapter(BaseAdapter):
 
     Args:
         database: a URL, or an engine whose URL is taken. No listener or setting is ever attached to an engine that
-            was passed in: the adapter makes one of its own.
+            was passed in: the adapter makes one of its own. With an asynchronous engine, coroutines can be
+            transactional, by its driver.
         prefix: what the names of the tables begin with.
         schema: the schema of the tables, where the database has schemas.
         durability: SQLite only. ``"full"`` survives a power cut; with ``"normal"`` one may undo the last commits.
@@ -112,7 +114,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         UnsupportedStore: a database that no dialect is written for.
     """
 
-    capabilities = frozenset({"join"})
+    capabilities = frozenset({"join", "transaction"})
 
     def __init__(
         self,
@@ -125,7 +127,13 @@ class SQLAlchemyAdapter(BaseAdapter):
     ) -> None:
         if pool_size is not None and (type(pool_size) is not int or pool_size < 1):
             raise ConfigurationError(f"pool_size is {pool_size!r}", mend="a number of connections, 1 or more")
-        self._dialect = _dialect(_url(database), durability)
+        url = _url(database)
+        self._dialect = _dialect(url, durability)
+        self._async_url = url if hasattr(database, "sync_engine") else None
+        if self._async_url is not None:
+            self.capabilities = self.capabilities | {"async transaction"}
+        self._jobs_engine: Engine | None = None
+        self._jobs_async_engine: AsyncEngine | None = None
         self._tables = Tables(prefix, schema, database=self._dialect.url.get_backend_name())
         self._prefix, self._durability = prefix, durability
         self._opening = threading.Lock()
@@ -210,7 +218,8 @@ class SQLAlchemyAdapter(BaseAdapter):
                 # The dialect's threads use the engine's connections: they end first.
                 self._dialect.close()
                 self._engine.dispose()
-            self._engine = None
+            # Neither keeps a connection.
+            self._engine = self._jobs_engine = self._jobs_async_engine = None
             self._migrated = False
             self._installation = Installation()
 
@@ -290,7 +299,17 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Raise the beat of workers by one, all by one statement; return those that are known."""
         table = self._tables.workers
         mine = table.c.id.in_(workers)
-        with self._writing() as connection:
+        try:
+            return self._beat(table, mine, workers, now)
+        except Busy:
+            # Where one writer keeps out all others, nobody can have taken a worker for dead whose row is there.
+            with self._reading() as connection:
+                return frozenset(connection.scalars(select(table.c.id).where(mine)))
+
+    def _beat(
+        self, table: Table, mine: ColumnElement[bool], workers: Collection[str], now: datetime | None
+    ) -> frozenset[str]:
+        with self._named_errors(), self._dialect.beating(self._connected_and_migrated()) as connection:
             moment = self._moment(connection, now)
             raised = update(table).where(mine).values(beat=table.c.beat + 1, beat_at=moment)
             if connection.execute(raised).rowcount == len(set(workers)):
@@ -333,6 +352,52 @@ class SQLAlchemyAdapter(BaseAdapter):
     ) -> Exchange:
         """Take ready jobs for ``worker``, most urgent first."""
         return self.exchange(worker, (), queues=queues, limit=limit, alone=alone, now=now)
+
+    def transaction(
+        self, record: JobRecord | None, *, connection: object | None = None, asynchronous: bool = False
+    ) -> Transaction:
+        """Return the transaction for one run of a job, not yet opened."""
+        if asynchronous and self._async_url is None and connection is None:
+            raise ConfigurationError(
+                f"{self.describe()} is reached by a synchronous driver only",
+                why="a coroutine that is transactional works on a connection of asyncio",
+                mend="SQLAlchemyAdapter(create_async_engine(...)), or write def perform",
+            )
+        if connection is not None:
+            prepare = self._dialect.begin_for_caller
+            return AsyncJoined(connection, prepare) if asynchronous else Joined(borrowed(connection), prepare)
+        means = Means(
+            engine=self._engine_of_async_jobs if asynchronous else self._engine_of_jobs,
+            turn=self._dialect.turn,
+            is_alone=self._dialect.one_writer,
+            limit=self._dialect.limit,
+            settle=self._settle_within,
+            named=self._named_errors,
+            place=self.describe(),
+        )
+        work = Work(means, record)
+        return AsyncWork(work, self._async_engine_of_jobs) if asynchronous else work
+
+    def _settle_within(self, connection: Connection, record: JobRecord, outcome: Outcome) -> bool:
+        """Settle a job in the transaction that it works in."""
+        moment = self._moment(connection, None)
+        return bool(self._settle(connection, record.locked_by or "", [Settlement(record, outcome)], moment))
+
+    def _engine_of_jobs(self) -> Engine:
+        self._connected_and_migrated()
+        with self._opening:
+            if self._jobs_engine is None:
+                self._jobs_engine = self._dialect.jobs_engine()
+            return self._jobs_engine
+
+    def _engine_of_async_jobs(self) -> Engine:
+        return self._async_engine_of_jobs().sync_engine
+
+    def _async_engine_of_jobs(self) -> "AsyncEngine":
+        with self._opening:
+            if self._jobs_async_engine is None:
+                self._jobs_async_engine = self._dialect.jobs_async_engine(cast("URL", self._async_url))
+            return self._jobs_async_engine
 
     @_repeated
     def mark(self, worker: str, record: JobRecord, *, now: datetime | None = None) -> bool:
@@ -754,6 +819,10 @@ class SQLAlchemyAdapter(BaseAdapter):
             end()
 
         return stop
+
+    def tell(self) -> None:
+        """Wake who listens."""
+        self._wake_joined()
 
     def _wake(self) -> None:
         for wake in self._wakes.values():

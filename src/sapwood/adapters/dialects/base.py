@@ -2,10 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from msgspec import Struct
 from sqlalchemy import (
@@ -25,9 +25,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
+from sapwood.adapters.base import Transaction
 from sapwood.errors import ForeignConnection, SchemaOutdated, StoreError, StoreReadOnly, StoreUnavailable
 from sapwood.lifecycle import Trace
 from sapwood.page import Claim, Page
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine  # needs greenlet, which an application without asyncio has not
 
 PLAIN: Mapping[str, Any] = MappingProxyType({"schema_translate_map": None, "stream_results": False})
 """Execution options for a caller's connection: what the caller has set for its own statements is not meant for ours."""
@@ -91,6 +95,10 @@ class Greeting(NamedTuple):
     """The oldest schema version whose release can work with the tables, None where it was not asked for."""
 
 
+class Busy(StoreUnavailable):
+    """Somebody keeps others from writing."""
+
+
 class Pooling(NamedTuple):
     """How many connections a process keeps to a server."""
 
@@ -123,6 +131,9 @@ class Dialect(ABC):
 
     tells: ClassVar[bool] = False
     """True: :meth:`tell` reaches other processes, by a connection of its own."""
+
+    one_writer: ClassVar[bool] = False
+    """True: an open transaction that writes keeps everybody else from it."""
 
     order: Sequence[str] = ("priority", "run_at", "id")
     """What is claimed and promoted first."""
@@ -179,9 +190,35 @@ class Dialect(ABC):
         """Return a transaction that may write, for statements that take their time: on all rows, or on the tables."""
         return self.writing(engine)
 
+    def beating(self, engine: Engine) -> AbstractContextManager[Connection]:
+        """Return a transaction for a beat, which cannot wait for long.
+
+        Raises:
+            Busy: somebody keeps others from writing.
+        """
+        return self.writing(engine)
+
     @abstractmethod
     def reading(self, engine: Engine) -> AbstractContextManager[Connection]:
         """Return one transaction that only reads."""
+
+    # --- the transactions of jobs -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def jobs_engine(self) -> Engine:
+        """Return a new engine for the transactions that jobs work in: their time is their own, so is what they set."""
+
+    @abstractmethod
+    def jobs_async_engine(self, url: URL) -> "AsyncEngine":
+        """Return the same by the driver of ``url``, for coroutines."""
+
+    def turn(self, holder: Transaction) -> AbstractContextManager[None]:
+        """Wait until a job's transaction may begin, and keep others from it, where there can be but one."""
+        del holder
+        return nullcontext()
+
+    def limit(self, connection: Connection) -> None:  # noqa: B027 - SQLite has none
+        """Set our own time-outs for the rest of a job's transaction: from here on it holds the row of the job."""
 
     @abstractmethod
     def clock(self, connection: Connection) -> datetime:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
+    URL,
     ColumnElement,
     Connection,
     Engine,
@@ -121,6 +122,20 @@ class MySQLDialect(ServerDialect):
             "isolation_level": "READ COMMITTED",
             "connect_args": {"charset": "utf8mb4", **self._unless_told(settings), "init_command": session},
         }
+
+    def _jobs_arguments(self) -> Mapping[str, Any]:
+        return {"charset": "utf8mb4", "connect_timeout": CONNECT_SECONDS}
+
+    def _async_arguments(self, url: URL) -> Mapping[str, Any]:
+        return {} if "charset" in url.query else {"charset": "utf8mb4"}
+
+    def limit(self, connection: Connection) -> None:
+        """Say them to the end of the connection, which ends with the transaction."""
+        connection.exec_driver_sql(f"{_SESSION} {_STATEMENT}")
+        driver: Any = connection.connection.driver_connection
+        # Nobody else is to wait for a server that has gone silent before it has answered the commit.
+        if hasattr(driver, "_read_timeout"):
+            driver._read_timeout = driver._write_timeout = SILENCE_SECONDS  # noqa: SLF001 - it has no other door
 
     def room(self, connection: Connection) -> int | None:
         """Ask the server."""

@@ -69,6 +69,15 @@ _BEGIN = (
     "SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL timezone = 'UTC'"
 )
 
+_LIMITS = (
+    "SELECT "
+    f"set_config('statement_timeout', '{STATEMENT_SECONDS}s', true), "
+    f"set_config('lock_timeout', '{LOCK_SECONDS}s', true), "
+    "set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), "
+    "set_config('idle_in_transaction_session_timeout', '60s', true)"
+)
+"""The same for the end of a job's transaction, which began without limits."""
+
 _ROOM = """
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
   - coalesce(current_setting('reserved_connections', true)::int, 0)
@@ -216,6 +225,13 @@ class PostgreSQLDialect(ServerDialect):
             "isolation_level": "AUTOCOMMIT",
             "connect_args": self._unless_told(_CONNECTING),
         }
+
+    def _jobs_arguments(self) -> Mapping[str, Any]:
+        return _CONNECTING
+
+    def limit(self, connection: Connection) -> None:
+        """Say them to the end of the transaction, in words that every driver can send."""
+        connection.exec_driver_sql(_LIMITS)
 
     def _options(self) -> frozenset[str]:
         return frozenset(option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults())

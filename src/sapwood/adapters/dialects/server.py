@@ -4,15 +4,18 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, literal_column, select
+from sqlalchemy import URL, Connection, Engine, NullPool, Table, create_engine, event, literal_column, select
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
 from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting, Pooling
 from sapwood.adapters.dialects.troubles import UNREACHABLE, Trouble
 from sapwood.adapters.tables import Instant
 from sapwood.errors import ConfigurationError, SchemaMissing, StoreError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 5
@@ -71,6 +74,29 @@ class ServerDialect(Dialect):
         event.listen(engine, "checkout", _alive)
         event.listen(engine, "checkin", _note_use)
         return engine
+
+    def jobs_engine(self) -> Engine:
+        """Return an engine without a pool: what a job sets in its session must not meet the next one."""
+        return create_engine(self._url, poolclass=NullPool, hide_parameters=True, **self._jobs_options())
+
+    def jobs_async_engine(self, url: URL) -> "AsyncEngine":
+        """Return one by the application's own driver."""
+        from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - needs greenlet
+
+        options = {"isolation_level": "READ COMMITTED", "connect_args": self._async_arguments(url)}
+        return create_async_engine(url, poolclass=NullPool, hide_parameters=True, **options)
+
+    def _jobs_options(self) -> dict[str, Any]:
+        return {"isolation_level": "READ COMMITTED", "connect_args": self._unless_told(self._jobs_arguments())}
+
+    @abstractmethod
+    def _jobs_arguments(self) -> Mapping[str, Any]:
+        """Return what our own driver is told when it connects for a job."""
+
+    def _async_arguments(self, url: URL) -> Mapping[str, Any]:
+        """Return what an asynchronous driver is told when it connects for a job."""
+        del url
+        return {}
 
     def _query(self, url: URL) -> Mapping[str, str | tuple[str, ...]]:
         """Return the options of a URL, which may be of another driver, as our own driver knows them.

@@ -10,13 +10,14 @@ from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import (
     URL,
     ColumnElement,
     Connection,
     Engine,
+    NullPool,
     Row,
     Select,
     Table,
@@ -27,10 +28,11 @@ from sqlalchemy import (
     select,
     union_all,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import StaticPool
 
-from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting, Head, Pooling, Wanted, ready
+from sapwood.adapters.base import WITHIN, Transaction
+from sapwood.adapters.dialects.base import PLAIN, Busy, Dialect, Greeting, Head, Pooling, Wanted, ready
 from sapwood.adapters.dialects.troubles import (
     DAMAGED,
     FULL,
@@ -46,10 +48,14 @@ from sapwood.errors import (
     ConfigurationError,
     ForeignConnection,
     StoreError,
+    TransactionMisused,
     UnsupportedStore,
 )
 from sapwood.lifecycle import Trace
 from sapwood.page import Claim, Page
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 _log = logging.getLogger("sapwood")
 
@@ -59,6 +65,14 @@ _SYNCHRONOUS: Mapping[Durability, str] = {"full": "FULL", "normal": "NORMAL"}
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "afpfs", "ncpfs", "webdav"})
 _DOUBTFUL = frozenset({"9p", "virtiofs", "vboxsf", "fuse", "fuseblk", "drvfs"})
 _BUSY_SECONDS = 30
+_WAIT_SECONDS = 10
+"""How long a thread waits for another of its process. Ours take milliseconds; a job may take what it likes."""
+
+_BEAT_SECONDS = 2
+_JOB_SECONDS = 60
+"""How long a job waits until it can open its transaction."""
+
+_ARGUMENTS: Mapping[str, Any] = {"check_same_thread": False, "isolation_level": None, "timeout": _BUSY_SECONDS}
 _MOST_PARTS = 400
 """SQLite refuses a compound of more than 500."""
 
@@ -96,6 +110,7 @@ class SQLiteDialect(Dialect):
 
     names = frozenset({"sqlite"})
     migrates_itself = True
+    one_writer = True
 
     def __init__(self, url: URL, *, durability: Durability = "full") -> None:
         if durability not in _SYNCHRONOUS:
@@ -103,11 +118,15 @@ class SQLiteDialect(Dialect):
         self._path = _absolute(url.database)
         self._url = url.set(drivername="sqlite+pysqlite", database=str(self._path) if self._path else ":memory:")
         self._synchronous = _SYNCHRONOUS[durability]
-        self._turn = threading.RLock()
+        self._turn = threading.Lock()
+        self._holder: Transaction | None = None
+        """The transaction of a job that has the turn."""
+
         self._ticket: Ticket | None = None
         folder = self._path.with_name(f"{self._path.name}.workers") if self._path else None
         self._folder = folder
         self._locks = WorkerLocks(folder) if folder else None
+        self._memory: Engine | None = None
 
     @property
     def url(self) -> URL:
@@ -132,8 +151,8 @@ class SQLiteDialect(Dialect):
         """Return an engine whose transactions begin as ours must."""
         del pooling
         # After a fork, locks and tickets of the parent are of no use here.
-        self._turn = threading.RLock()
-        arguments: dict[str, Any] = {"check_same_thread": False, "isolation_level": None, "timeout": _BUSY_SECONDS}
+        self._turn, self._holder = threading.Lock(), None
+        arguments = _ARGUMENTS
         if self._path and self._folder:
             _refuse_network(self._path)
             _create(self._path)
@@ -142,6 +161,7 @@ class SQLiteDialect(Dialect):
             engine = create_engine(self._url, connect_args=arguments, hide_parameters=True)
         else:
             engine = create_engine(self._url, connect_args=arguments, poolclass=StaticPool, hide_parameters=True)
+            self._memory = engine
         event.listen(engine, "connect", self._prepare)
         event.listen(engine, "begin", _begin)
         return engine
@@ -153,17 +173,88 @@ class SQLiteDialect(Dialect):
         A transaction that begins by reading and then writes fails without waiting, whatever the time-out says
         (SQLITE_BUSY_SNAPSHOT); BEGIN IMMEDIATE waits.
         """
-        turn = self._ticket.held() if self._ticket else nullcontext()
-        with self._turn, turn, engine.connect() as connection:
+        with self._in_turn(_WAIT_SECONDS), engine.connect() as connection:
             connection.execution_options(sapwood_writes=True)
             with connection.begin():
                 yield connection
 
     @contextmanager
+    def beating(self, engine: Engine) -> Iterator[Connection]:
+        """Wait for some seconds only: while a job keeps the lock, nobody else can write a death either."""
+        with self._in_turn(_BEAT_SECONDS), engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            driver.execute(f"PRAGMA busy_timeout = {_BEAT_SECONDS * 1000}")
+            try:
+                connection.execution_options(sapwood_writes=True)
+                try:
+                    transaction = connection.begin()
+                except OperationalError as error:
+                    raise self._busy() from error
+                with transaction:
+                    yield connection
+            finally:
+                driver.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
+
+    @contextmanager
+    def _in_turn(self, seconds: float) -> Iterator[None]:
+        """Wait for this process's turn among its threads, then among processes."""
+        if self._holder is not None and any(self._holder is within for within in WITHIN.get()):
+            raise TransactionMisused(
+                f"{self.describe()}: this would wait for the transaction of the job that asks for it",
+                why="SQLite has one writer at a time, and that is this job since it opened self.context.connection",
+                mend="do it before that, or in a job of its own; perform_later joins the transaction by itself",
+            )
+        if not self._turn.acquire(timeout=seconds):
+            raise self._busy()
+        try:
+            with self._ticket.held(seconds) if self._ticket else nullcontext():
+                yield
+        finally:
+            self._turn.release()
+
+    def _busy(self) -> Busy:
+        return Busy(
+            f"{self.describe()}: somebody keeps the write lock",
+            why="another transaction is open" if self._holder is None else "a job works in its transaction",
+            mend="keep transactions short; workers try again by themselves",
+        )
+
+    @contextmanager
+    def turn(self, holder: Transaction) -> Iterator[None]:
+        """Let one job in at a time."""
+        with self._in_turn(_JOB_SECONDS):
+            self._holder = holder
+            try:
+                yield
+            finally:
+                self._holder = None
+
+    def jobs_engine(self) -> Engine:
+        """Return an engine without a pool: what a job sets in its connection must not meet the next one."""
+        if self._memory is not None:
+            # There is but one connection.
+            return self._memory.execution_options(sapwood_writes=True)
+        engine = create_engine(self._url, connect_args=_ARGUMENTS, poolclass=NullPool, hide_parameters=True)
+        event.listen(engine, "connect", self._prepare)
+        event.listen(engine, "begin", _begin)
+        return engine.execution_options(sapwood_writes=True)
+
+    def jobs_async_engine(self, url: URL) -> "AsyncEngine":
+        """Return one by the application's own driver."""
+        from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - needs greenlet
+
+        url = url.set(database=str(self._path)) if self._path else url
+        arguments = {"isolation_level": None, "timeout": _BUSY_SECONDS}
+        engine = create_async_engine(url, connect_args=arguments, poolclass=NullPool, hide_parameters=True)
+        event.listen(engine.sync_engine, "connect", self._prepare)
+        event.listen(engine.sync_engine, "begin", _begin)
+        return engine.execution_options(sapwood_writes=True)
+
+    @contextmanager
     def reading(self, engine: Engine) -> Iterator[Connection]:
         """Read one snapshot, which no writer disturbs."""
         # In memory there is but one connection, and so one transaction at a time.
-        with nullcontext() if self._path else self._turn, engine.connect() as connection:
+        with nullcontext() if self._path else self._in_turn(_WAIT_SECONDS), engine.connect() as connection:
             yield connection
 
     def clock(self, connection: Connection) -> datetime:
@@ -317,9 +408,11 @@ class SQLiteDialect(Dialect):
             self._ticket = None
 
     def _prepare(self, connection: Any, _: object) -> None:
+        cursor = connection.cursor()
         if self._path:
-            connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute(f"PRAGMA synchronous = {self._synchronous}")
+        cursor.close()
 
 
 def _reads(wanted: Wanted, order: Sequence[str]) -> Sequence[Select[Any]]:
