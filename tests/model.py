@@ -153,7 +153,7 @@ class Model:
         for row in rows:
             claim = (row["id"], row["lock_token"])
             trace = Trace.UNKNOWN if notes is None else notes.get(claim, Trace.NOT_STARTED)
-            died = trace in {Trace.STARTED, Trace.UNKNOWN}
+            died = trace in {Trace.STARTED, Trace.UNKNOWN, Trace.SUSPECTED}
             if row["started_at"] is not None:
                 why = "started once, outcome unknown"
                 self.history[row["id"]].append((row["attempts"], row["locked_by"], row["locked_at"], now, why))
@@ -165,7 +165,7 @@ class Model:
                 continue
             spent = trace in {Trace.STARTED, Trace.ENDED_BADLY}
             if died or spent:
-                error = "killed its worker" if died else "failed, its outcome was lost with its worker"
+                error = _blame(trace) if died else "failed, its outcome was lost with its worker"
                 self.history[row["id"]].append((row["attempts"], row["locked_by"], row["locked_at"], now, error))
             row["state"] = JobState.READY
             row["locked_by"] = row["locked_at"] = None
@@ -174,7 +174,7 @@ class Model:
             if died:
                 row["deaths"] += 1
                 row["alone"] = True
-                row["last_error"] = "killed its worker"
+                row["last_error"] = _blame(trace)
             if row["deaths"] >= 3 or (spent and row["attempts"] >= row["max_attempts"]):
                 row["state"] = JobState.FAILED
                 row["failed_at"] = row["finished_at"] = now
@@ -257,6 +257,12 @@ class Model:
     def _remove(self, id):
         del self.rows[id]
         del self.history[id]
+
+
+def _blame(trace):
+    if trace is Trace.SUSPECTED:
+        return "damaged its worker: descriptors that it had not opened were closed or replaced"
+    return "killed its worker"
 
 
 def _urgency(row):

@@ -18,10 +18,12 @@ def fd(tmp_path: Path):
 
 
 def test_what_is_noted_is_read_by_another_handle(fd, tmp_path):
-    page = Page(fd, 3)
+    page = Page(fd, 4)
     page.start((1, 10))
     page.start((2, 20))
     page.start((2**40, 2**50))
+    page.start((4, 40))
+    page.suspect([(4, 40), (5, 50)])
     page.end((2, 20), well=True)
     page.end((2**40, 2**50), well=False)
     other = os.open(tmp_path / "page", os.O_RDONLY)
@@ -29,6 +31,7 @@ def test_what_is_noted_is_read_by_another_handle(fd, tmp_path):
         (1, 10): Trace.STARTED,
         (2, 20): Trace.ENDED_WELL,
         (2**40, 2**50): Trace.ENDED_BADLY,
+        (4, 40): Trace.SUSPECTED,
     }
     os.close(other)
 

@@ -498,12 +498,18 @@ class Popen:
     def returncode(self):
         return self.process.code
 
-    def poll(self):
+    def has_ended(self):
+        return self.process.code is not None
+
+    def bury(self, **_):
         return self.process.code
 
     def kill(self):
         self.process.by_own_hand = True
-        self.process.die(-signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number):
+        self.process.die(-number)
 
 
 def installed(world, *, child):
@@ -563,6 +569,6 @@ def _stand_ins(world, child):
     yield from ((module, "socket", network) for module in (processes, supervisor, worker))
     yield supervisor, "signal", signals
     yield supervisor, "selectors", SimpleNamespace(DefaultSelector=partial(Selector, world), EVENT_READ=1)
-    yield processes, "subprocess", SimpleNamespace(Popen=partial(Popen, world, child), DEVNULL=None)
+    yield processes, "Child", partial(Popen, world, child)
     yield processes, "tempfile", SimpleNamespace(TemporaryFile=world.temporary_file)
     yield worker, "SimpleQueue", partial(SimpleQueue, world)

@@ -3,12 +3,13 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, nullcontext
 from typing import Any
 
 from sapwood.app import Sapwood
 from sapwood.context import JobContext
 from sapwood.errors import ConfigurationError
+from sapwood.forks import InOneProcess, OneProcess
 from sapwood.limit import Limit
 
 JobClass = type[Any]
@@ -31,7 +32,9 @@ def perform(
     with ExitStack() as wrapped:
         for middleware in _middleware(app):
             wrapped.enter_context(_synchronous(middleware(context)))
-        return _finished(job_class, call() if limit is None else limit.call(call))
+        with OneProcess() if context.job_id else nullcontext():
+            value = call() if limit is None else limit.call(call)
+        return _finished(job_class, value)
     return None  # a middleware swallowed what perform raised
 
 
@@ -47,7 +50,8 @@ async def aperform(
                 await wrapped.enter_async_context(manager)
             else:
                 wrapped.enter_context(manager)
-        return await (call() if limit is None else limit.acall(call))
+        run = call() if limit is None else limit.acall(call)
+        return await (InOneProcess(run) if context.job_id else run)
 
 
 def _bound(job_class: JobClass, args: str, context: JobContext, app: Sapwood | None) -> Callable[[], Any]:

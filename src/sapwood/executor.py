@@ -196,10 +196,14 @@ def failure_of(error: BaseException) -> Failure:
     values of local variables are never part of it.
     """
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
-        message = str(error)
+        name = f"{kind.__qualname__}" if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     except BaseException:  # noqa: BLE001 - the job's own code runs here too
+        name = "(its type has no name)"
+    try:
+        # Exactly a str: one of a kind of its own would bring its own code along.
+        message = str.__str__(str(error))
+    except BaseException:  # noqa: BLE001 - as above
         message = "(its message cannot be read)"
     try:
         told = "".join(traceback.format_exception(kind, error, _their_frames(error.__traceback__)))

@@ -3,9 +3,10 @@
 import faulthandler
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,28 @@ OVERRUN = 124
 """The exit code of a worker that ended for the sake of a job which could not be stopped otherwise."""
 
 _MANAGED = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+
+
+class Child(subprocess.Popen[bytes]):
+    """A child whose pid, and the number of whose group, nobody else can get before :meth:`bury` is called."""
+
+    def has_ended(self) -> bool:
+        """Say whether it has ended."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; one that has ended does not hear it."""
+        # Not as it is inherited: that would bury it meanwhile.
+        if self.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def bury(self, *, with_group: bool) -> int:
+        """Return the exit code of one that has ended; ``with_group``, end what it has left running in its group."""
+        if with_group:
+            with suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
+        return self.wait()
 
 
 def environment() -> dict[str, str]:

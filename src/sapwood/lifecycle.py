@@ -30,6 +30,7 @@ MAX_DEATHS = 3
 """A job that was running at this many deaths of workers is failed: it is the likely cause."""
 
 KILLED_ITS_WORKER = "killed its worker"
+DAMAGED_ITS_WORKER = "damaged its worker: descriptors that it had not opened were closed or replaced"
 
 TIMED_OUT = "timeout: it could not be stopped in its time, and was ended with its worker"
 
@@ -113,6 +114,9 @@ class Trace(StrEnum):
     ENDED_BADLY = "ended badly"
     TIMED_OUT = "timed out"
     """It had outlasted its time, and its process was ended for that."""
+
+    SUSPECTED = "suspected"
+    """It ran when the worker found itself damaged, and ended for that."""
 
     UNKNOWN = "unknown"
     """The worker's notes are out of reach: its host is gone."""
@@ -213,13 +217,14 @@ def rescued(record: JobRecord, trace: Trace, *, now: datetime) -> JobRecord:
     ended well, unwritten   given back  as before
     ended badly, unwritten  spent       as before
     timed out               spent       as before
+    suspected of damage     given back  one more
     nothing (host gone)     given back  one more
     ======================  ==========  ======
 
     What timed out waits ``attempts ** 4`` seconds, as after a failed try: all others are ready at once. One that is
     marked may have run, whatever the notes say, and is failed.
     """
-    died = trace in {Trace.STARTED, Trace.UNKNOWN}
+    died = trace in {Trace.STARTED, Trace.UNKNOWN, Trace.SUSPECTED}
     if record.started_at is not None:
         left = replace(record, locked_by=None, locked_at=None, deaths=record.deaths + died)
         return _failed(left, STARTED_ONCE, now)
@@ -232,7 +237,7 @@ def rescued(record: JobRecord, trace: Trace, *, now: datetime) -> JobRecord:
         attempts=record.attempts - (not spent),
         deaths=record.deaths + died,
         alone=record.alone or died,
-        last_error=KILLED_ITS_WORKER if died else TIMED_OUT if trace is Trace.TIMED_OUT else record.last_error,
+        last_error=_blamed(trace) if died else TIMED_OUT if trace is Trace.TIMED_OUT else record.last_error,
     )
     if left.deaths >= MAX_DEATHS or (spent and left.attempts >= left.max_attempts):
         return _failed(left, left.last_error or "its last try failed, its outcome was lost with its worker", now)
@@ -246,7 +251,7 @@ def lost(record: JobRecord, trace: Trace, *, now: datetime) -> JobAttempt | None
     if trace in {Trace.NOT_STARTED, Trace.ENDED_WELL}:
         return None
     errors = {Trace.ENDED_BADLY: "failed, its outcome was lost with its worker", Trace.TIMED_OUT: TIMED_OUT}
-    return attempted(record, Failed(Failure(errors.get(trace, KILLED_ITS_WORKER))), now=now)
+    return attempted(record, Failed(Failure(errors.get(trace, _blamed(trace)))), now=now)
 
 
 def retried(record: JobRecord, *, now: datetime) -> JobRecord | None:
@@ -328,6 +333,10 @@ def _later(record: JobRecord, wait: float, now: datetime) -> JobRecord:
 
 def _failed(record: JobRecord, error: str, now: datetime) -> JobRecord:
     return replace(record, state=JobState.FAILED, last_error=error, failed_at=now, finished_at=now)
+
+
+def _blamed(trace: Trace) -> str:
+    return DAMAGED_ITS_WORKER if trace is Trace.SUSPECTED else KILLED_ITS_WORKER
 
 
 def _attempt_given_back(record: JobRecord) -> JobRecord:

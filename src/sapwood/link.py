@@ -138,7 +138,11 @@ class Link:
         if not data:
             return None
         *lines, self._read = (self._read + data).split(b"\n")
-        return [_decoder.decode(line) for line in lines]
+        try:
+            return [_decoder.decode(line) for line in lines]
+        except msgspec.DecodeError:
+            # This is no other end of ours: the descriptor was closed, and is another's by now.
+            return None
 
     def patient(self, seconds: float | None) -> None:
         """Wait so long for messages, None for ever."""

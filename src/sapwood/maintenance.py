@@ -93,6 +93,9 @@ class Keeper(ABC):
     only_apart: bool = False
     """Whether it runs such jobs only, one by one."""
 
+    is_replaced: bool = False
+    """Whether another worker process follows when this one ends."""
+
     look: float = 10
     """Seconds between two rounds of :meth:`chores`."""
 
@@ -126,6 +129,13 @@ class Keeper(ABC):
 
     def claimed(self, *, all_found: bool) -> None:  # noqa: B027 - only a supervisor wants to know
         """Hear what a claim came to: it took all that was ready, or there may be more."""
+
+    def descriptors(self) -> Collection[int]:
+        """Return what must stay open in this process, besides what the store says."""
+        return ()
+
+    def watch(self, look: Callable[[], None]) -> None:  # noqa: B027 - only one that waits for nothing else can do it
+        """Call ``look`` about once a second, from a thread of its own, until the process ends."""
 
     def lost(self) -> None:  # noqa: B027 - it may simply go on
         """Hear that the worker was declared dead. Whoever returns lets it go on under a new id."""

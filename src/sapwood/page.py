@@ -22,8 +22,13 @@ _SLOT = struct.Struct("<QQ")
 _DEADLINE = struct.Struct("<d")
 _DEADLINE_AT = 24
 _SLOT_SIZE = 32
-_FREE, _STARTED, _ENDED_WELL, _ENDED_BADLY = range(4)
-_TRACES = {_STARTED: Trace.STARTED, _ENDED_WELL: Trace.ENDED_WELL, _ENDED_BADLY: Trace.ENDED_BADLY}
+_FREE, _STARTED, _ENDED_WELL, _ENDED_BADLY, _SUSPECTED = range(5)
+_TRACES = {
+    _STARTED: Trace.STARTED,
+    _ENDED_WELL: Trace.ENDED_WELL,
+    _ENDED_BADLY: Trace.ENDED_BADLY,
+    _SUSPECTED: Trace.SUSPECTED,
+}
 
 _OLD_MAGIC = b"sapwood1"
 _OLD_HEADER = struct.Struct("<8sQQ")
@@ -77,6 +82,13 @@ class Page:
             if at is not None:
                 self._map[at + _SLOT.size] = _FREE
                 self._free.append(at)
+
+    def suspect(self, claims: Iterable[Claim]) -> None:
+        """Note that the process is about to end because one of these, which run, has damaged it."""
+        for claim in claims:
+            at = self._slots.get(claim)
+            if at is not None:
+                self._map[at + _SLOT.size] = _SUSPECTED
 
     def pardon(self) -> None:
         """Note that the process is about to end on purpose: what it runs is not to blame, and keeps its try."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import signal
 import threading
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 
 from sapwood.adapters.base import Settlement
 from sapwood.executor import Executor, failure_of
+from sapwood.ground import Ground
 from sapwood.lifecycle import Failed, Outcome, Retried
 from sapwood.limit import Limit, ThreadLimit
 from sapwood.marking import Marker
@@ -22,6 +24,9 @@ from sapwood.page import Claim, Page
 from sapwood.record import JobRecord
 from sapwood.timing import Timing
 from sapwood.watch import Watch
+
+LAST_SECONDS = 5.0
+"""What jobs have left behind on an event loop is given this many seconds to be cancelled."""
 
 MOST_UNWRITTEN = 1000
 """With so many outcomes unwritten nothing new is started: a crash would repeat them all."""
@@ -81,6 +86,8 @@ class Pool:
         self._watch = Watch(grace=grace, stuck=changed)
         self._marker = marker
         self._page = Page(-1, 0)
+        self._ground: Ground | None = None
+        self._damaged: Callable[[], None] = lambda: None
         self._lock = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
         self._ended: deque[Ended] = deque()
@@ -88,8 +95,7 @@ class Pool:
         self._running: dict[Claim, JobRecord] = {}
         self._threads: list[threading.Thread] = []
         self._idle_threads = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._loop_thread: threading.Thread | None = None
+        self._loops: list[tuple[asyncio.AbstractEventLoop, threading.Thread]] = []
         self._pumping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -149,6 +155,26 @@ class Pool:
         """Note what is started from now on in ``page``. What runs already is noted where it was."""
         self._page = page
 
+    def watch(self, ground: Ground | None, damaged: Callable[[], None]) -> None:
+        """Start each job on level ground only.
+
+        Args:
+            ground: what the worker stands on, None to watch nothing any more.
+            damaged: called, from the thread whose job has just ended, where that is no longer whole. Ends the process.
+        """
+        self._ground, self._damaged = ground, damaged
+
+    def suspect(self) -> None:
+        """Note of all that run that one of them has damaged this process. Every job is looked at when it ends."""
+        with self._lock:
+            self._page.suspect(self._running)
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether nothing can start before what runs has ended, or has put back what it changed."""
+        with self._lock:
+            return bool(self._running) and not self._is_level()
+
     def resume(self) -> None:
         """Look again at what may start, now that the worker is trusted again."""
         with self._lock:
@@ -192,10 +218,15 @@ class Pool:
             self._lock.notify_all()
         for thread in self._threads:
             thread.join()
-        if self._loop is not None and self._loop_thread is not None:
+        for loop, _ in self._loops:
             with contextlib.suppress(RuntimeError):  # it has just ended by itself
-                self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop_thread.join()
+                loop.call_soon_threadsafe(loop.stop)
+        deadline = time.monotonic() + LAST_SECONDS
+        for _, thread in self._loops:
+            # It cancels what jobs have left behind, which may refuse to end; the thread ends with the process.
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                _log.warning("a task that a job left behind on the event loop does not end; it is left alone")
         self._watch.close()
 
     # --- who starts the next record ---------------------------------------------------------------------------------
@@ -208,14 +239,21 @@ class Pool:
             and self._is_trusted()
             and len(self._running) < self._concurrency
             and len(self._unwritten) < MOST_UNWRITTEN
+            and self._is_level()
         )
+
+    def _is_level(self) -> bool:
+        """Whether a job finds the process as it should. Called with the lock held."""
+        return self._ground is None or self._ground.is_level(alone=not self._running)
 
     def _nudge(self) -> None:
         """Wake whoever can start the record whose turn it is. Called with the lock held."""
         if self._may_start(on_loop=True):
             if not self._pumping:
-                self._pumping = True
-                self._running_loop().call_soon_threadsafe(self._pump)
+                loop = self._running_loop()
+                self._pumping = loop is not None
+                if loop is not None:
+                    loop.call_soon_threadsafe(self._pump)
         elif self._may_start(on_loop=False):
             if self._idle_threads:
                 self._lock.notify()
@@ -254,6 +292,7 @@ class Pool:
 
     def _work(self) -> None:
         ended: Ended | None = None
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         while True:
             with self._lock:
                 tell = ended is not None and self._end(ended)
@@ -265,6 +304,8 @@ class Pool:
             if record is None:
                 return
             ended = self._run(record)
+            # What a job blocks, the children of the next job on this thread would not hear.
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _next(self) -> JobRecord | None:
         """Wait for a record; None at the end."""
@@ -285,7 +326,15 @@ class Pool:
             outcome = contextvars.Context().run(self._executor.execute, record, stopping=self._stopping, limit=limit)
         except BaseException as error:  # noqa: BLE001 - a slot must not die, and a record not hang in it
             outcome = Failed(failure_of(error))
+        self._look()
         return self._note_end(page, claim, began, Settlement(record, outcome))
+
+    def _look(self) -> None:
+        """Look what a job leaves behind, before its end is noted: it may be the one to blame."""
+        ground = self._ground
+        # One that was let go meanwhile has closed its descriptors itself.
+        if ground is not None and not ground.is_whole() and ground is self._ground:
+            self._damaged()
 
     def _marked(self, record: JobRecord) -> tuple[JobRecord, Outcome | None]:
         """Mark a job that may run only once; return it as it then is, and its outcome where it must not run.
@@ -311,14 +360,21 @@ class Pool:
 
     # --- the event loop ---------------------------------------------------------------------------------------------
 
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._loop_thread = threading.Thread(
-                target=self._loop_forever, args=(self._loop,), name="sapwood-loop", daemon=True
-            )
-            self._loop_thread.start()
-        return self._loop
+    def _running_loop(self) -> asyncio.AbstractEventLoop | None:
+        """Return a loop that jobs can rely on; None where the system has no thread for it."""
+        if self._loops and not _is_spoilt(self._loops[-1][0]):
+            return self._loops[-1][0]
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=self._loop_forever, args=(loop,), name="sapwood-loop", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            _log.exception("no thread can be started for the event loop")
+            loop.close()
+            return None
+        # An earlier one goes on with what runs there.
+        self._loops.append((loop, thread))
+        return loop
 
     def _loop_forever(self, loop: asyncio.AbstractEventLoop) -> None:
         # The runner is here for its end: it cancels what jobs left behind and closes the loop.
@@ -336,6 +392,10 @@ class Pool:
             with self._lock:
                 if not self._may_start(on_loop=True):
                     self._pumping = False
+                    return
+                if _is_spoilt(loop):
+                    self._pumping = False
+                    self._nudge()
                     return
                 record = self._begin()
             task = loop.create_task(self._arun(record), context=contextvars.Context())
@@ -360,4 +420,11 @@ class Pool:
             outcome = await self._executor.aexecute(record, stopping=self._stopping, limit=limit)
         except BaseException as error:  # noqa: BLE001 - as above
             outcome = Failed(failure_of(error))
+        self._look()
         return self._note_end(page, claim, began, Settlement(record, outcome))
+
+
+def _is_spoilt(loop: asyncio.AbstractEventLoop) -> bool:
+    """Say whether a job has taken its threads from a loop: ``asyncio.to_thread`` would fail for all that follow."""
+    executor = getattr(loop, "_default_executor", None)
+    return bool(getattr(loop, "_executor_shutdown_called", False) or getattr(executor, "_shutdown", False))

@@ -11,7 +11,7 @@ from typing import IO
 
 from sapwood import link
 from sapwood.adapters.base import BaseAdapter
-from sapwood.host import environment
+from sapwood.host import Child, environment
 from sapwood.lifecycle import Trace
 from sapwood.link import Link
 from sapwood.page import Claim, condemn, first_deadline, pardon, read_page
@@ -34,6 +34,9 @@ class WorkerProcess:
         self.was_killed = False
         self._deadline: float | None = None
         self._overdue_since = 0.0
+        self.mute_since: float | None = None
+        """Since when its end of the link is closed."""
+
         self.hungry = False
         self.news_told = 0
         self.report = link.Report((), 0, 0)
@@ -43,7 +46,7 @@ class WorkerProcess:
         self.link = Link(ours)
         with theirs:
             os.set_inheritable(theirs.fileno(), True)
-            self.process = subprocess.Popen(  # noqa: S603 - our own command
+            self.process = Child(
                 [*plan.command, str(theirs.fileno())],
                 cwd=plan.directory,
                 env=environment(),
@@ -53,6 +56,9 @@ class WorkerProcess:
                 process_group=0,
             )
         self.link.patient(0)
+        self._welcome(plan, supervisor)
+
+    def _welcome(self, plan: Plan, supervisor: str) -> None:
         self.link.send(
             link.Welcome(
                 id=self.id,
@@ -60,10 +66,10 @@ class WorkerProcess:
                 parent=os.getpid(),
                 page=self._page.fileno(),
                 app=plan.app,
-                plan=worker,
+                plan=self.plan,
                 timing=plan.timing,
                 shutdown_timeout=plan.shutdown_timeout,
-                tended=plan.stores[worker.adapter] is not None,
+                tended=plan.stores[self.plan.adapter] is not None,
                 quiet=plan.quiet,
                 verbose=plan.verbose,
             )
@@ -107,6 +113,14 @@ class WorkerProcess:
         if deadline != self._deadline or deadline is None or boot_time() < deadline:
             self._deadline, self._overdue_since = deadline, now
         return now - self._overdue_since
+
+    def bury(self) -> int:
+        """Return the exit code of a process that has ended.
+
+        What its jobs have started and left in its group ends with it, unless it ended in good order: that work is to be
+        done again, and two would be at it.
+        """
+        return self.process.bury(with_group=not self.ended_well)
 
     def notes(self, store: BaseAdapter) -> Mapping[Claim, Trace] | None:
         """Return what it noted; only once it has ended."""

@@ -4,7 +4,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from sapwood import link
 from sapwood.adapters.base import BaseAdapter
@@ -33,6 +33,7 @@ class Supervised(Keeper):
     """
 
     takes_apart = False
+    is_replaced = True
 
     def __init__(self, ours: Link, welcome: Welcome, adapter: BaseAdapter) -> None:
         self.look = welcome.timing.look
@@ -47,6 +48,7 @@ class Supervised(Keeper):
         self._wake: Callable[[], None] = lambda: None
         self._was_hungry = False
         self._more_said = 0.0
+        self._look_down: Callable[[], None] = lambda: None
 
     # --- as a keeper ------------------------------------------------------------------------------------------------
 
@@ -58,6 +60,14 @@ class Supervised(Keeper):
         """Return the page that the store keeps, or the file that the supervisor will read."""
         self._page = self._adapter.page(worker, slots=slots) or Page(self._welcome.page, slots)
         return self._page
+
+    def descriptors(self) -> Collection[int]:
+        """Return the link, and the page for a store that keeps none."""
+        return self._link.fileno(), self._welcome.page
+
+    def watch(self, look: Callable[[], None]) -> None:
+        """Have the thread that listens to the supervisor look, too."""
+        self._look_down = look
 
     def registered(self, worker: str, *, began: float) -> None:
         """Tell the supervisor that it may beat for this worker."""
@@ -114,6 +124,8 @@ class Supervised(Keeper):
                 messages = self._link.receive()
             except TimeoutError:
                 messages = []
+            # First of all: a job may have closed the link, and is then to blame.
+            self._look_down()
             for message in messages or ():
                 match message:
                     case link.Beaten(began):
@@ -142,10 +154,21 @@ class Supervised(Keeper):
 class Linked(StandAlone):
     """A worker whose store only the application can open: it looks after itself; a supervisor can only stop it."""
 
+    is_replaced = True
+
     def __init__(self, ours: Link, welcome: Welcome, adapter: BaseAdapter, events: Events) -> None:
         super().__init__(adapter, welcome.timing, events)
         self._link = ours
         self._welcome = welcome
+        self._look_down: Callable[[], None] = lambda: None
+
+    def descriptors(self) -> Collection[int]:
+        """Return the link."""
+        return (self._link.fileno(),)
+
+    def watch(self, look: Callable[[], None]) -> None:
+        """Have it looked when the link seems to be closed."""
+        self._look_down = look
 
     def identity(self) -> tuple[str, str | None, str | None]:
         """Return a fresh id at each start: this worker may go on under another."""
@@ -173,6 +196,7 @@ class Linked(StandAlone):
                     stop()
                 elif isinstance(message, link.Quiet):
                     quiet()
+        self._look_down()
         os._exit(FENCED)
 
 
@@ -202,6 +226,10 @@ class Reporter:
                     self._running.pop(record.id, None)
                     self._done += 1
                     self._failed += isinstance(outcome, Retried | Failed)
+                    first = self._done == 1
+                if first:
+                    # At once: should a job kill this process now, its supervisor knows that it did work before.
+                    self.tell()
             case _:
                 pass
 

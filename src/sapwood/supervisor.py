@@ -23,6 +23,7 @@ from msgspec import Struct
 from sapwood import link
 from sapwood.adapters.base import BaseAdapter
 from sapwood.events import Events, WorkerDied, WorkerOverran
+from sapwood.ground import DAMAGED
 from sapwood.host import OVERRUN, ending, resident_memory
 from sapwood.plan import Plan, WorkerPlan
 from sapwood.processes import Slot, WorkerProcess
@@ -39,6 +40,9 @@ _PATIENCE = 10.0
 
 _APART_PAUSE = 1.0
 _PAGE_LOOK = 1.0
+_MUTE = 10.0
+"""A process whose link is closed is given so long to end, as a multiple of the pause after a crash."""
+
 _GRACE = 1.0
 
 
@@ -223,13 +227,14 @@ class Supervisor:
         while self._calls:
             self._calls.popleft()()
         for slot in self._all_slots():
-            if slot.process is not None and slot.process.process.poll() is not None:
+            if slot.process is not None and slot.process.process.has_ended():
                 self._ended(slot, slot.process)
         # Before the start of those that follow: a newcomer that failed is not tried again.
         self._go_on_rolling()
         self._start_due()
         self._kill_overdue()
         self._look_at_pages()
+        self._kill_mute()
 
     def _rest(self) -> None:
         for key, _ in self._selector.select(self._seconds_to_rest()):
@@ -245,6 +250,7 @@ class Supervisor:
         due = [now + 1.0]
         due += [slot.due for slot in self._all_slots() if slot.wanted and slot.process is None]
         due += [limit for limit in map(self._kill_at, self._all_slots()) if limit is not None]
+        due += [limit for limit in map(self._mute_until, self._all_slots()) if limit is not None]
         return max(0.0, min(due) - now)
 
     def _is_over(self) -> bool:
@@ -354,6 +360,7 @@ class Supervisor:
         """A process is gone: take back its jobs, and see who follows."""
         while self._hear(process):
             pass
+        code = process.bury()
         with suppress(KeyError, ValueError):
             self._selector.unregister(process.link)
         slot.process = None
@@ -383,14 +390,15 @@ class Supervisor:
             slot.crashes = 0
             slot.due = 0.0
         else:
-            self._crashed(slot, process)
+            self._crashed(slot, process, code)
 
-    def _crashed(self, slot: Slot, process: WorkerProcess) -> None:
+    def _crashed(self, slot: Slot, process: WorkerProcess, code: int) -> None:
         lived = time.monotonic() - process.began
-        if process.is_ready and lived >= self.plan.timing.restart_most:
+        # One that did its work was killed by a job, and a job can do that but three times: its place waits for nothing.
+        if process.report.done or (process.is_ready and lived >= self.plan.timing.restart_most):
             slot.crashes = 0
         slot.cannot_work = process.unusable is not None
-        how = process.unusable or _how(process.process.returncode)
+        how = process.unusable or _how(code)
         wait = self._put_off(slot, how)
         self.events.emit(WorkerDied(slot.plan.name, process.pid, how, wait))
 
@@ -441,6 +449,23 @@ class Supervisor:
                 slot.last_end = "ended: a job outlasted its time, and it did not end by itself"
                 self.events.emit(WorkerOverran(slot.plan.name, process.pid))
 
+    def _mute_until(self, slot: Slot) -> float | None:
+        """Return until when a worker whose link is closed may go on."""
+        process = slot.process
+        if process is None or process.mute_since is None or process.was_killed:
+            return None
+        return process.mute_since + _MUTE * self.plan.timing.restart
+
+    def _kill_mute(self) -> None:
+        """End processes that are no workers any more: another program, or a last handler that does not return."""
+        now = time.monotonic()
+        for slot in self._all_slots():
+            limit = self._mute_until(slot)
+            if limit is not None and now >= limit and slot.process is not None:
+                # Not pardoned: what it ran may well be what became of it.
+                slot.process.mute_since = None
+                slot.process.process.send_signal(signal.SIGKILL)
+
     # --- what workers say -------------------------------------------------------------------------------------------
 
     def _hear(self, process: WorkerProcess) -> bool:
@@ -448,6 +473,8 @@ class Supervisor:
         messages = process.link.receive()
         if messages is None:
             # Its end is closed: it has ended, or is about to. Being told so over and over would leave us no rest.
+            if process.mute_since is None:
+                process.mute_since = time.monotonic()
             with suppress(KeyError, ValueError):
                 self._selector.unregister(process.link)
             return False
@@ -663,6 +690,8 @@ def _how(code: int) -> str:
     """Return how a process ended, in words."""
     if code == 0:
         return "it ended by itself, with nothing said"
+    if code == DAMAGED:
+        return "a job had closed or replaced its descriptors, and it ended before it could write elsewhere"
     if code == FENCED:
         return "it fenced itself: it was not beaten for in time, or its jobs were taken"
     return ending(code)

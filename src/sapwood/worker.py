@@ -7,10 +7,10 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import NoReturn
 
 from msgspec import Struct
@@ -31,6 +31,7 @@ from sapwood.events import (
     WorkerStopped,
 )
 from sapwood.executor import Executor, failure_of
+from sapwood.ground import DAMAGED, Ground
 from sapwood.host import OVERRUN, resident_memory, stacks_on_quit
 from sapwood.lifecycle import Cancelled, Failed, Released, Retried, Succeeded
 from sapwood.maintenance import Keeper, StandAlone
@@ -56,6 +57,9 @@ _KNOWN = 10
 _MOST_AHEAD = MOST_UNWRITTEN
 _PAGE_SLACK = 100
 _MEMORY_LOOK = 1.0
+
+_ALARMS = (signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF)
+"""What a timer sends that any thread may set, and that ends the process where nobody takes it."""
 
 _log = logging.getLogger("sapwood")
 
@@ -126,6 +130,11 @@ class Worker:
     _told_stuck: frozenset[Claim] = frozenset()
     _quiet = False
     _page: Page | None = None
+    has_process_to_itself = False
+    """Nothing else is done in its process: it may put settings back that jobs have changed, and end it when damaged."""
+
+    _ground: Ground | None = None
+    _handlers: Mapping[signal.Signals, Callable[[int, FrameType | None], None]] = MappingProxyType({})
     _owns_process = False
     """It has the main thread: nobody else needs this process once it has stopped."""
 
@@ -237,6 +246,7 @@ class Worker:
     def _turn(self) -> None:
         """Do what is due: hand back, settle and claim, chores."""
         now = time.monotonic()
+        self._look_down()
         if self._stopping:
             self._see_to_the_end(now)
         self._see_to_the_stuck(now)
@@ -293,7 +303,7 @@ class Worker:
             return int(in_hand == 0)
         if self._alone:
             self._alone = in_hand > 0
-        if self._alone or self._pool.unwritten >= MOST_UNWRITTEN:
+        if self._alone or self._pool.unwritten >= MOST_UNWRITTEN or self._pool.is_held_up:
             return 0
         room = self._concurrency + self._ahead.jobs() - in_hand
         if self._limits.max_jobs is not None:
@@ -344,6 +354,8 @@ class Worker:
     def _is_spent(self) -> bool:
         """Say whether it is time for a fresh worker."""
         limits = self._limits
+        if self._ground is not None and self._ground.is_spoilt and self._keeper.is_replaced:
+            return True
         if limits.max_jobs is not None and self.tally.total >= limits.max_jobs:
             return True
         if limits.max_memory is None or time.monotonic() < self._next_memory_look:
@@ -415,7 +427,8 @@ class Worker:
         for settlement in list(self._unsettled):
             try:
                 written = self._adapter.settle(self._me.id, [settlement])
-            except StoreError:
+            except (StoreError, OSError, MemoryError):
+                # Not for anything in it: this process lacks memory, descriptors or threads at the moment.
                 raise
             except Exception as error:  # noqa: BLE001 - whatever the store has against this outcome
                 blamed = Settlement(settlement.record, Failed(failure_of(error)))
@@ -453,6 +466,9 @@ class Worker:
             self._begin_anew()
             return
         self._pool.resume()
+        for number, handler in self._handlers.items():
+            # A native library that was loaded late may have put its own in their place.
+            signal.signal(number, handler)
         self._resolve()
         changed = self._sources.changed()
         if changed:
@@ -470,6 +486,7 @@ class Worker:
         """Somebody took us for dead and has our jobs. What still runs here ends unheard; we go on under a new id."""
         self._app.events.emit(WorkerFenced(self._me))
         self._keeper.lost()
+        self._let_ground_go()
         self._pool.take_back()
         for settlement in self._unsettled:
             self._app.events.emit(JobFenced(settlement.record))
@@ -520,6 +537,20 @@ class Worker:
             self._app.events.emit(JobsAbandoned(tuple(innocent), "its process ends for another job"))
         self._abandon(OVERRUN)
 
+    def _look_down(self) -> None:
+        """End the process where a job has closed or replaced what it stands on. Any thread may look.
+
+        Nothing is written any more: a descriptor may lead anywhere by now. The notes are in memory that is shared.
+        """
+        ground = self._ground
+        # One that was let go meanwhile has closed its descriptors itself.
+        if ground is not None and not ground.is_whole() and ground is self._ground:
+            self._end_damaged()
+
+    def _end_damaged(self) -> None:
+        self._pool.suspect()
+        os._exit(DAMAGED)
+
     def _abandon(self, code: int) -> NoReturn:
         """End the process. What runs in it keeps its try, where the store keeps the page; not so what is overdue."""
         if self._page is not None:
@@ -545,6 +576,10 @@ class Worker:
         slots = self._concurrency + MOST_UNWRITTEN + _PAGE_SLACK
         self._page = self._keeper.page(me.id, slots=slots)
         self._pool.open_page(self._page)
+        if self.has_process_to_itself and self._owns_process:
+            self._ground = Ground([*self._adapter.descriptors(me.id), *self._keeper.descriptors()])
+            self._pool.watch(self._ground, self._end_damaged)
+            self._keeper.watch(self._look_down)
         self._me = me
         self._keeper.registered(me.id, began=began)
         self._app.events.emit(WorkerStarted(self._me))
@@ -553,12 +588,19 @@ class Worker:
     def _registered(self) -> Iterator[None]:
         self._register()
         yield
+        self._let_ground_go()
         try:
             self._adapter.unregister(self._me.id)
         except StoreError as error:
             # All outcomes are written: the row that stays behind is taken for what it is, a worker that is gone.
             self._app.events.emit(StoreFailed("unregister", error))
         self._app.events.emit(WorkerStopped(self._me))
+
+    def _let_ground_go(self) -> None:
+        ground, self._ground = self._ground, None
+        if ground is not None:
+            self._pool.watch(None, self._end_damaged)
+            ground.close()
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
@@ -581,8 +623,9 @@ class Worker:
 
         def interrupted(number: int, frame: FrameType | None) -> None:
             del frame
-            if self._stopping:
-                # Nothing is written any more: whoever proves this death finds the notes and hands the jobs back.
+            if self._stopping and not self._keeper.is_replaced:
+                # Nothing is written any more: whoever proves this death finds the notes and hands the jobs back. A
+                # supervisor does so itself: from here it might be a job that sent the signal, and would for ever.
                 self._abandon(128 + number)
             self.stop()
 
@@ -590,14 +633,20 @@ class Worker:
             del number, frame
             self.quiet()
 
-        before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
-        before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, hushed)
+        def unheard(number: int, frame: FrameType | None) -> None:
+            del number, frame
+
+        handlers = {signal.SIGINT: interrupted, signal.SIGTERM: interrupted, signal.SIGTSTP: hushed}
+        handlers |= {number: unheard for number in _ALARMS if signal.getsignal(number) is signal.SIG_DFL}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        self._handlers = handlers
         self._owns_process = True
         try:
             with stacks_on_quit():
                 yield
         finally:
             self._owns_process = False
+            self._handlers = {}
             for number, handler in before.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 

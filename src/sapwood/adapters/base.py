@@ -300,6 +300,14 @@ class BaseAdapter(ABC):
 
     # --- the dead ---------------------------------------------------------------------------------------------------
 
+    def descriptors(self, worker: str) -> Collection[int]:
+        """Return what must stay open in the worker's process for as long as it lives: without it others take its jobs.
+
+        A worker that finds one of these closed ends at once. For an adapter without any, nothing is to be done.
+        """
+        del worker
+        return ()
+
     def is_dead(self, worker: WorkerRecord) -> bool | None:
         """Return True where the death is proven, False where life is, None where only the beat can tell."""
         del worker

@@ -67,7 +67,11 @@ class WorkerLocks:
 
     def page(self, worker: str, *, slots: int) -> Page:
         """Return the page that lies in the locked file itself."""
-        return Page(_own[_identity(self._file(worker).stat())], slots)
+        return Page(self.descriptor(worker), slots)
+
+    def descriptor(self, worker: str) -> int:
+        """Return the descriptor by which a worker of this process holds its lock."""
+        return _own[_identity((self._folder / worker).stat())]
 
     def pardon(self, worker: str) -> None:
         """Note in the file of another process's worker that it is ended on purpose."""

@@ -334,6 +334,10 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Return the worker's page; on SQLite it lies in the file that proves its life."""
         return self._dialect.page(worker, slots=slots)
 
+    def descriptors(self, worker: str) -> Collection[int]:
+        """Return the file that this process keeps locked for the worker."""
+        return self._dialect.descriptors(worker)
+
     def ready_queues(self, *, alone: bool = False) -> Collection[str]:
         """Return the queues that have ready jobs."""
         with self._reading() as connection:

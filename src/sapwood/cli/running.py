@@ -118,6 +118,7 @@ def run(call: Invocation, plan: Plan, *, until_empty: bool) -> Tally:
 class ShownWorker(Worker):
     """A worker that says when it stops."""
 
+    has_process_to_itself = True
     live: Live | None = None
 
     def stop(self) -> None:

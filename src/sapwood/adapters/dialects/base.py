@@ -1,7 +1,7 @@
 """What the SQLAlchemy adapter asks of a dialect."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -369,6 +369,11 @@ class Dialect(ABC):
         """Return the page for this worker's notes, None where this host has no place for it."""
         del worker, slots
         return None
+
+    def descriptors(self, worker: str) -> Collection[int]:
+        """Return what this process must keep open as long as the worker lives."""
+        del worker
+        return ()
 
     def pardon(self, worker: str) -> None:  # noqa: B027 - not every dialect keeps pages
         """Note in a worker's page that it is ended on purpose."""

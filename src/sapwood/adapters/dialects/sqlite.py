@@ -5,7 +5,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -362,6 +362,10 @@ class SQLiteDialect(Dialect):
         """Return the page in the worker's file."""
         with named(self.describe()):
             return self._locks.page(worker, slots=slots) if self._locks else None
+
+    def descriptors(self, worker: str) -> Collection[int]:
+        """Return the worker's file."""
+        return (self._locks.descriptor(worker),) if self._locks else ()
 
     def pardon(self, worker: str) -> None:
         """Note it in the worker's file."""

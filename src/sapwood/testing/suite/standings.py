@@ -12,6 +12,7 @@ from sapwood.testing.suite.bench import BOOM, CLAIMED, ENDED, STORED, Bench, at,
 
 KILLED = "killed its worker"
 STARTED_ONCE = "started once, outcome unknown"
+DAMAGED = "damaged its worker: descriptors that it had not opened were closed or replaced"
 UNKNOWN_CLASS = "UnknownJob: no class is named shop.jobs:Resize"
 
 LOCKED = {"state": JobState.RUNNING, "locked_by": "w1", "locked_at": CLAIMED, "attempts": 1, "lock_token": 1}

@@ -22,7 +22,17 @@ from sapwood.record import JobRecord, JobState
 from sapwood.testing.suite.bench import BOOM, NOW, Bench, at, draft, same
 from sapwood.testing.suite.case import Chapter
 from sapwood.testing.suite.outcomes import GONE, OUTCOMES, SETTLED, SETTLED_WORN, Left
-from sapwood.testing.suite.standings import KILLED, LOCKED, STANDINGS, STARTED_ONCE, UNLOCKED, Standing, line, stored
+from sapwood.testing.suite.standings import (
+    DAMAGED,
+    KILLED,
+    LOCKED,
+    STANDINGS,
+    STARTED_ONCE,
+    UNLOCKED,
+    Standing,
+    line,
+    stored,
+)
 
 
 class Verb(Struct, frozen=True):
@@ -46,6 +56,7 @@ NOTES: Mapping[str, Trace | None] = {trace.value: trace for trace in Trace} | {"
 
 _DEATH = line(KILLED, finished_at=NOW)
 _OVERRAN = "timeout: it could not be stopped in its time, and was ended with its worker"
+_DAMAGE = line(DAMAGED, finished_at=NOW)
 _BADLY = line("failed, its outcome was lost with its worker", finished_at=NOW)
 _LATE = line(_OVERRAN, finished_at=NOW)
 
@@ -60,12 +71,13 @@ def _after_death(note: str, standing: str) -> Left:
         "ended well": (0, 0, None),
         "ended badly": (0, 1, _BADLY),
         "timed out": (0, 1, _LATE),
+        "suspected": (1, 0, _DAMAGE),
         "unknown": (1, 0, _DEATH),
         "no notes at all": (1, 0, _DEATH),
     }[note]
     changes = _READY | {"attempts": attempts - 1 + spent, "deaths": deaths + died}
     if died:
-        changes |= {"alone": True, "last_error": KILLED}
+        changes |= {"alone": True, "last_error": DAMAGED if note == "suspected" else KILLED}
     if note == "timed out":
         later = NOW + timedelta(seconds=attempts**4)
         changes |= {"state": JobState.SCHEDULED, "run_at": later, "last_error": _OVERRAN}
@@ -146,7 +158,9 @@ def _settled_marked(name: str) -> Left:
 
 
 def _marked_after_death(note: str) -> Left:
-    return Left(_BEGUN_ONCE | {"deaths": int(note in {"started", "unknown", "no notes at all"})}, _BEGUN_LINE)
+    return Left(
+        _BEGUN_ONCE | {"deaths": int(note in {"started", "suspected", "unknown", "no notes at all"})}, _BEGUN_LINE
+    )
 
 
 def _settle_verbs() -> Mapping[str, Verb]:

@@ -152,17 +152,20 @@ def ten_thousand_claims_may_be_held(bench: Bench) -> None:
 
 @chapter.case
 def a_rescue_tells_each_claim_by_its_own_note(bench: Bench) -> None:
-    claimed = bench.running(6, max_attempts=1)
-    traces = [Trace.NOT_STARTED, Trace.STARTED, Trace.ENDED_WELL, Trace.ENDED_BADLY, Trace.UNKNOWN]
+    claimed = bench.running(7, max_attempts=1)
+    traces = [
+        *(Trace.NOT_STARTED, Trace.STARTED, Trace.ENDED_WELL),
+        *(Trace.ENDED_BADLY, Trace.UNKNOWN, Trace.SUSPECTED),
+    ]
     notes = {(one.id, one.lock_token): trace for one, trace in zip(claimed, traces, strict=False)}
     rescued = bench.adapter.rescue("w1", notes=notes, now=NOW)
     after = [bench.look(one.id) for one in claimed]
     same(sorted(rescued or (), key=lambda one: one.id), after, "the records returned")
     ready, failed = JobState.READY, JobState.FAILED
-    same([one.state for one in after], [ready, failed, ready, failed, ready, ready], "the states")
-    same([one.attempts for one in after], [0, 1, 0, 1, 0, 0], "the attempts")
-    same([one.deaths for one in after], [0, 1, 0, 0, 1, 0], "the deaths")
-    same([len(bench.adapter.attempts(one.id)) for one in after], [0, 1, 0, 1, 1, 0], "lines of history")
+    same([one.state for one in after], [ready, failed, ready, failed, ready, ready, ready], "the states")
+    same([one.attempts for one in after], [0, 1, 0, 1, 0, 0, 0], "the attempts")
+    same([one.deaths for one in after], [0, 1, 0, 0, 1, 1, 0], "the deaths")
+    same([len(bench.adapter.attempts(one.id)) for one in after], [0, 1, 0, 1, 1, 1, 0], "lines of history")
 
 
 @chapter.case
