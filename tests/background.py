@@ -114,6 +114,8 @@ class Project:
         )
         self._others: list[str] = []
         self._pids: set[int] = set()
+        self.prefix: Sequence[str] = ()
+        """What a command begins with, as for another host."""
 
     def write(self, *, workers: str = "()", more: str = "") -> None:
         """Write the code of the app."""
@@ -125,7 +127,7 @@ class Project:
     def call(self, *words: str, seconds: float = 60, **environ: str) -> subprocess.CompletedProcess[str]:
         """Call a command."""
         return subprocess.run(
-            [sys.executable, "-m", "sapwood", *words],
+            [*self.prefix, sys.executable, "-m", "sapwood", *words],
             cwd=self.folder,
             env=os.environ | {"NO_COLOR": "1", "SAPWOOD_APP": "jobs:app"} | environ,
             capture_output=True,

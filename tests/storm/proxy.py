@@ -22,9 +22,10 @@ class Proxy:
 
     Args:
         url: where the server is. :attr:`url` is the same, through the proxy.
+        host: the address to listen on.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, host: str = "127.0.0.1") -> None:
         server = make_url(url)
         self._server = (server.host or "127.0.0.1", server.port)
         self.commits_cut = 0
@@ -39,9 +40,9 @@ class Proxy:
         self._flows.set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
-        self._listening = self._call(asyncio.start_server(self._accepted, "127.0.0.1", 0))
+        self._listening = self._call(asyncio.start_server(self._accepted, host, 0))
         port = self._listening.sockets[0].getsockname()[1]
-        self.url = server.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
+        self.url = server.set(host=host, port=port).render_as_string(hide_password=False)
 
     @property
     def connections(self) -> int:
