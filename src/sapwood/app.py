@@ -160,6 +160,9 @@ class Sapwood:
         middleware: Sequence[Middleware] = (),
         timing: Timing | None = None,
     ) -> None:
+        self.reference: str | None = None
+        """How another process finds this app, ``module:attribute``, once somebody has found it so."""
+
         self.adapters: Mapping[str, BaseAdapter] = MappingProxyType(_adapters(store, adapters))
         """The adapters by name."""
 
@@ -187,10 +190,7 @@ class Sapwood:
         self.workers = tuple(workers) or tuple(WorkerGroup(adapter=name) for name in self.adapters)
         """The groups of workers."""
 
-        for group in self.workers:
-            self.adapter(group.adapter)
-            for queue in group.queues or ():
-                self.check_queue(queue)
+        self._check_workers()
         self.events.listen(LogListener(self.logger_for))
         self._become_current()
 
@@ -332,6 +332,12 @@ class Sapwood:
         """Let go of connections and files. Whatever is used next opens them again."""
         for adapter in self.adapters.values():
             adapter.close()
+
+    def _check_workers(self) -> None:
+        for group in self.workers:
+            self.adapter(group.adapter)
+            for queue in group.queues or ():
+                self.check_queue(queue)
 
     def _become_current(self) -> None:
         global _current

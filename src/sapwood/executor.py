@@ -22,7 +22,7 @@ from sapwood.app import Sapwood
 from sapwood.calling import aperform, is_async, perform
 from sapwood.context import JobContext
 from sapwood.errors import SapwoodError, UnknownJob
-from sapwood.events import JobEnded, JobStarted
+from sapwood.events import Events, JobEnded, JobStarted
 from sapwood.job import Job
 from sapwood.lifecycle import Failed, Failure, Outcome, Retried, Succeeded, Unrecognised
 from sapwood.limit import Limit
@@ -54,10 +54,19 @@ class Executor:
         max_runtime: seconds that a run may take where its class does not say it, None for ever.
         adapter: the name of the adapter that the records come from; None for that of their class. Asked only for jobs
             that work in the transaction that settles them.
+        events: told of start and end, instead of the app's listeners.
     """
 
-    def __init__(self, app: Sapwood, *, max_runtime: float | None = None, adapter: str | None = None) -> None:
+    def __init__(
+        self,
+        app: Sapwood,
+        *,
+        max_runtime: float | None = None,
+        adapter: str | None = None,
+        events: Events | None = None,
+    ) -> None:
         self._app = app
+        self._events = events or app.events
         self._max_runtime = max_runtime
         self._adapter = adapter
 
@@ -65,6 +74,11 @@ class Executor:
         """Say whether the record's ``perform`` is a coroutine function. A class that is not known is not."""
         job_class = registry.find(record.job)
         return job_class is not None and is_async(job_class)
+
+    def is_isolated(self, record: JobRecord) -> bool:
+        """Say whether each run of the record is to be a process of its own."""
+        job_class = registry.find(record.job)
+        return job_class is not None and job_class.isolated
 
     def run_time(self, record: JobRecord) -> float | None:
         """Return how many seconds a run of the record may take, None for ever."""
@@ -150,13 +164,13 @@ class Executor:
     def _told(self, record: JobRecord, limit: Limit | None) -> Iterator["_Run"]:
         """Catch whatever a job raises, judge it, and tell the listeners of start and end."""
         run = _Run(limit or Limit(self.run_time(record)))
-        self._app.events.emit(JobStarted(record))
+        self._events.emit(JobStarted(record))
         began = time.perf_counter()
         try:
             yield run
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a job is the job's failure, not the worker's
             run.outcome = self._judged(record, run, error)
-        self._app.events.emit(JobEnded(record, run.outcome, time.perf_counter() - began))
+        self._events.emit(JobEnded(record, run.outcome, time.perf_counter() - began))
 
     def _judged(self, record: JobRecord, run: "_Run", error: BaseException) -> Outcome:
         failure = failure_of(error)

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from sapwood.adapters.base import Settlement
 from sapwood.executor import Executor, failure_of
 from sapwood.ground import Ground
+from sapwood.isolation import Isolation
 from sapwood.lifecycle import Failed, Outcome, Retried
 from sapwood.limit import Limit, ThreadLimit
 from sapwood.marking import Marker
@@ -64,6 +65,7 @@ class Pool:
         is_trusted: whether what was claimed is still ours, as far as the worker knows: if not, nothing is started.
         marker: marks the jobs that may run only once; None where none does.
         stopping: what the jobs' ``context.stopping`` asks.
+        isolation: runs those jobs that are a process of their own; without it, they run here.
         grace: seconds that a job may take to end once its time is over; ``changed`` is called too when it has not.
     """
 
@@ -77,12 +79,14 @@ class Pool:
         is_trusted: Callable[[], bool],
         grace: float = Timing().grace,
         marker: Marker | None = None,
+        isolation: Isolation | None = None,
     ) -> None:
         self._executor = executor
         self._concurrency = concurrency
         self._changed = changed
         self._stopping = stopping
         self._is_trusted = is_trusted
+        self._isolation = isolation
         self._watch = Watch(grace=grace, stuck=changed)
         self._marker = marker
         self._page = Page(-1, 0)
@@ -183,10 +187,24 @@ class Pool:
     def feed(self, records: Sequence[JobRecord]) -> None:
         """Take records to run."""
         since = time.monotonic()
-        entries = [_Waiting(record, self._executor.is_async(record), since) for record in records]
+        entries = [_Waiting(record, self._runs_on_loop(record), since) for record in records]
         with self._lock:
             self._waiting.extend(entries)
             self._nudge()
+
+    def _runs_on_loop(self, record: JobRecord) -> bool:
+        # For an isolated one a thread waits.
+        return self._executor.is_async(record) and not self._is_isolated(record)
+
+    def _is_isolated(self, record: JobRecord) -> bool:
+        return self._isolation is not None and self._executor.is_isolated(record)
+
+    def end_isolated(self) -> int:
+        """End the processes of isolated jobs; return how many are not gone yet. Their jobs will have been released."""
+        if self._isolation is None:
+            return 0
+        self._isolation.end()
+        return self._isolation.running
 
     def take_back(self, *, waiting_since: float | None = None) -> Sequence[JobRecord]:
         """Take out the records that wait, or only those that do so since that moment or longer."""
@@ -319,11 +337,17 @@ class Pool:
         record, unmarked = self._marked(record)
         if unmarked is not None:
             return Ended(Settlement(record, unmarked), 0.0, time.monotonic())
-        limit = ThreadLimit(self._executor.run_time(record))
+        isolation = self._isolation if self._is_isolated(record) else None
+        # The time of an isolated one is kept by who waits for it, and kept for certain.
+        limit = ThreadLimit(None if isolation else self._executor.run_time(record))
         page, claim, began = self._note_start(record, limit)
+        # A context of its own: what a job sets there is not for the next one on this thread.
+        own = contextvars.Context()
         try:
-            # A context of its own: what a job sets there is not for the next one on this thread.
-            outcome = contextvars.Context().run(self._executor.execute, record, stopping=self._stopping, limit=limit)
+            if isolation:
+                outcome = own.run(isolation.run, record)
+            else:
+                outcome = own.run(self._executor.execute, record, stopping=self._stopping, limit=limit)
         except BaseException as error:  # noqa: BLE001 - a slot must not die, and a record not hang in it
             outcome = Failed(failure_of(error))
         self._look()

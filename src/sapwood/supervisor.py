@@ -133,7 +133,8 @@ class Supervisor:
             self._roll = None
         for slot in self._all_slots():
             slot.leave()
-        limit = time.monotonic() + (0 if now else self.plan.shutdown_timeout)
+        # They end by themselves in that time, and then write what they leave undone: this is for those that cannot.
+        limit = time.monotonic() + (0 if now else self.plan.shutdown_timeout + _GRACE)
         self._stop_by = limit if self._stop_by is None else min(limit, self._stop_by)
 
     def stop_groups(self, groups: Collection[str], done: Done) -> None:

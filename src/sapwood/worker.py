@@ -33,6 +33,7 @@ from sapwood.events import (
 from sapwood.executor import Executor, failure_of
 from sapwood.ground import DAMAGED, Ground
 from sapwood.host import OVERRUN, resident_memory, stacks_on_quit
+from sapwood.isolation import Isolation
 from sapwood.lifecycle import Cancelled, Failed, Released, Retried, Succeeded
 from sapwood.maintenance import Keeper, StandAlone
 from sapwood.marking import Marker
@@ -51,6 +52,10 @@ HAND_BACK = 0.2
 
 LINGER = 0.005
 """An outcome waits this many seconds for company while other jobs are at hand to run."""
+
+_LAST_LOOK = 0.02
+_LAST_WORDS = 0.7
+"""At the end of its time a worker may take so many seconds to write what has just come to an end."""
 
 _SAMPLES = 100
 _KNOWN = 10
@@ -228,14 +233,17 @@ class Worker:
         return self.tally
 
     def _new_pool(self) -> Pool:
+        executor = Executor(self._app, max_runtime=self._limits.max_runtime, adapter=self._adapter_name)
+        grace = self._timing.grace
         return Pool(
-            Executor(self._app, max_runtime=self._limits.max_runtime, adapter=self._adapter_name),
+            executor,
             concurrency=self._concurrency,
             changed=self._bell.ring,
             stopping=lambda: self._stopping,
             is_trusted=self._keeper.is_trusted,
-            grace=self._timing.grace,
+            grace=grace,
             marker=Marker(self._adapter, self._app.events),
+            isolation=Isolation(self._app, executor, grace=grace, stopping=lambda: self._stopping),
         )
 
     def _finished(self, *, until_empty: bool) -> bool:
@@ -253,6 +261,7 @@ class Worker:
         if not self._keeper.is_trusted():
             # Cut off for too long: what was not started is no longer ours to start. Rescue or a later look has it.
             self._pool.take_back()
+            self._pool.end_isolated()
         if now < self._store_back_at:
             return
         try:
@@ -284,7 +293,7 @@ class Worker:
         if self._unsettled or self._woken:
             due.append(now)
         if self._stop_by is not None and not self._told_abandoned:
-            due.append(self._stop_by)
+            due.append(self._stop_by if now < self._stop_by else now + _LAST_LOOK)
         if self._drain_by is not None:
             due.append(self._drain_by)
         waiting_since = self._pool.longest_wait_since
@@ -488,6 +497,7 @@ class Worker:
         self._keeper.lost()
         self._let_ground_go()
         self._pool.take_back()
+        self._pool.end_isolated()
         for settlement in self._unsettled:
             self._app.events.emit(JobFenced(settlement.record))
         self._forget(self._unsettled)
@@ -503,6 +513,9 @@ class Worker:
             self._stop_by = now + self._limits.shutdown_timeout
         running = self._pool.running()
         if now < self._stop_by or not running or self._told_abandoned:
+            return
+        if self._pool.end_isolated() or (self._pool.unwritten and now < self._stop_by + _LAST_WORDS):
+            # They are written as released before the process ends: that holds on every store.
             return
         self._told_abandoned = True
         if not self._owns_process:
@@ -555,6 +568,7 @@ class Worker:
         """End the process. What runs in it keeps its try, where the store keeps the page; not so what is overdue."""
         if self._page is not None:
             self._page.condemn(at=boot_time())
+        self._pool.end_isolated()
         os._exit(code)
 
     # --- life -------------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ class Invocation:
 
         project = find(self.settings, self.app)
         project.load()
+        project.app.reference = project.name
         return project
 
     def note(self, text: str) -> None:

@@ -1,0 +1,111 @@
+"""Jobs that no exception ends: their process does, and nobody else pays for it. Real processes, for real."""
+
+import pytest
+
+from background import Project, wait_until
+from sapwood.lifecycle import TIMED_OUT
+from sapwood.record import JobState
+
+pytestmark = pytest.mark.timeout(120)
+
+JOBS = """
+class Swallower(Job, name="swallower", max_runtime=0.3):
+    def perform(self, number: int) -> None:
+        note(number, self.context.attempt, "begun")
+        while True:
+            try:
+                while True:
+                    time.sleep(0.001)
+            except BaseException:
+                note(number, self.context.attempt, "swallowed")
+
+
+class Hog(Job, name="hog", max_runtime=0.3):
+    # One instruction of Python: no other thread gets to run.
+    def perform(self, number: int) -> None:
+        note(number, self.context.attempt, "begun")
+        sum(range(10**15))
+
+
+class Blocker(Job, name="blocker", max_runtime=0.3):
+    async def perform(self, number: int) -> None:
+        note(number, self.context.attempt, "begun")
+        time.sleep(3600)
+
+
+class Slow(Job, name="slow", max_runtime=0.3):
+    # Hears nothing while it sleeps, and ends when the others are given their time.
+    def perform(self, number: int) -> None:
+        note(number, self.context.attempt, "begun")
+        time.sleep(3.5)
+"""
+
+
+@pytest.fixture
+def project(tmp_path, database_url):
+    project = Project(tmp_path / "project", database_url("sqlite"), more=JOBS)
+    yield project
+    project.end()
+
+
+def fate(project, job: int) -> tuple[object, ...]:
+    record = project.adapter.get(job)
+    return record.state, record.attempts, record.deaths, record.alone, record.last_error
+
+
+LATE = (JobState.FAILED, 1, 0, False, TIMED_OUT)
+
+
+def overrun(project, kind: str) -> None:
+    """Have a job outlast its time for good beside two that do not end: it alone pays."""
+    project.start("-n", "1", "-c", "3")
+    neighbours = project.enqueue("gate", 10, 11)
+    wait_until(lambda: project.counted("begun") == 2)
+    (worker,) = project.workers()
+    (late,) = project.enqueue(kind, 1, max_attempts=1)
+    wait_until(lambda: project.states().get(JobState.FAILED) == 1, about=f"the {kind} to be ended")
+    assert fate(project, late) == LATE
+    assert [line.error for line in project.adapter.attempts(late)] == [TIMED_OUT]
+    # The next worker is there at once, and has taken the neighbours.
+    wait_until(lambda: project.counted("begun") == 5)
+    assert [(project.adapter.get(job).attempts, project.adapter.get(job).deaths) for job in neighbours] == [(1, 0)] * 2
+    assert worker.pid not in {process.pid for process in project.workers()}
+    project.let_gates_open()
+    wait_until(lambda: project.states() == {JobState.FAILED: 1})
+    assert "outlasted its time" in project.status()["workers"][0]["last_end"]
+    assert "died" not in project.log(), "it was no crash, after which the next worker might have to wait"
+
+
+@pytest.mark.parametrize("kind", ["swallower", "hog"])
+def test_what_cannot_be_stopped_ends_with_its_process_and_its_neighbours_keep_their_try(project, kind):
+    overrun(project, kind)
+
+
+def test_the_others_have_their_time_before_the_process_ends(project):
+    project.start("-n", "1", "-c", "3")
+    (late,) = project.enqueue("swallower", 1, max_attempts=1)
+    wait_until(lambda: project.counted("swallowed") == 1)
+    # It begins after the first has had its time, and ends in the time that is left to all others.
+    project.enqueue("effect", 2, seconds=0.5)
+    wait_until(lambda: project.states() == {JobState.FAILED: 1})
+    assert fate(project, late) == LATE
+    assert [(number, attempt) for number, attempt, _ in project.effects()] == [(2, 1)]
+    # It was asked once.
+    assert project.counted("swallowed") == 1
+
+
+def test_a_worker_whose_late_job_ends_after_all_goes_on(tmp_path, database_url):
+    project = Project(tmp_path / "project", database_url("sqlite"), more=JOBS, scale=1 / 4)
+    try:
+        project.start("-n", "1", "-c", "2")
+        (worker,) = project.workers()
+        project.enqueue("gate", 9)
+        (slow,) = project.enqueue("slow", 1)
+        wait_until(lambda: project.adapter.get(slow).last_error)
+        assert project.adapter.get(slow).last_error == "timeout: not finished within 0.3 s"
+        assert "cannot be stopped" in project.log()
+        project.enqueue("effect", 5)
+        wait_until(lambda: project.counted() == 1)
+        assert [process.pid for process in project.workers()] == [worker.pid]
+    finally:
+        project.end()
