@@ -148,6 +148,9 @@ class Sapwood:
         ConfigurationError: something is declared wrongly.
     """
 
+    reference: str | None = None
+    """How another process finds this app, ``module:attribute``, once somebody has found it so."""
+
     def __init__(
         self,
         store: Any = None,
@@ -160,9 +163,6 @@ class Sapwood:
         middleware: Sequence[Middleware] = (),
         timing: Timing | None = None,
     ) -> None:
-        self.reference: str | None = None
-        """How another process finds this app, ``module:attribute``, once somebody has found it so."""
-
         self.adapters: Mapping[str, BaseAdapter] = MappingProxyType(_adapters(store, adapters))
         """The adapters by name."""
 

@@ -295,7 +295,7 @@ class Worker:
         if self._stop_by is not None and not self._told_abandoned:
             due.append(self._stop_by if now < self._stop_by else now + _LAST_LOOK)
         if self._drain_by is not None:
-            due.append(self._drain_by)
+            due.append(self._drain_by if now < self._drain_by else now + _LAST_LOOK)
         waiting_since = self._pool.longest_wait_since
         if waiting_since is not None:
             due.append(waiting_since + HAND_BACK)
@@ -541,8 +541,11 @@ class Worker:
         if self._drain_by is None:
             self._drain_by = now + self._timing.drain
             self._hand_back(now)
-        others = self._pool.in_hand - len(stuck) or self._pool.unwritten or self._unsettled
-        if others and now < self._drain_by:
+        unwritten = self._pool.unwritten or self._unsettled
+        if (self._pool.in_hand > len(stuck) or unwritten) and now < self._drain_by:
+            return
+        if unwritten and now < self._drain_by + self._timing.grace / 2:
+            # What ended in time is still to be written, or the reasons of what failed would be lost.
             return
         innocent = [record for record in self._pool.running() if record.claim not in self._told_stuck]
         self._app.events.emit(JobsAbandoned(tuple(stuck), "not finished in its time"))

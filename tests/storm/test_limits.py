@@ -28,7 +28,7 @@ REASONS = {
 
 @pytest.fixture
 def project(tmp_path, url):
-    project = Project(tmp_path / "project", url, more=JOBS)
+    project = Project(tmp_path / "project", url, more=JOBS, scale=1 / 10)
     yield project
     project.end()
 
