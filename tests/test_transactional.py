@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from conftest import worker_record
@@ -95,9 +96,7 @@ def test_the_work_and_the_outcome_are_committed_together(app):
     assert app.adapter().get(record.id) is None
 
 
-def test_what_is_not_committed_yet_nobody_sees(app, kind):
-    if kind == "sqlite":
-        pytest.skip("the reader of the test would wait for the job on SQLite in memory only; a file shows a snapshot")
+def test_what_is_not_committed_yet_nobody_sees(app):
     Do.perform_later(7)
     record, seen = claimed(app), []
 
@@ -237,18 +236,51 @@ def test_a_session_left_open_is_flushed_and_its_commits_are_savepoints(app):
     assert effects(app) == [1, 3]
 
 
-def test_a_flush_that_fails_is_the_jobs_failure(app):
+def test_a_statement_that_failed_and_was_caught_undoes_all_where_the_database_does_so(app, kind):
     def work(context, number):
-        context.session.execute(text("INSERT INTO effects VALUES (1)"))
-        with pytest.raises(Exception, match="nothing"):
-            context.session.execute(text("INSERT INTO nothing VALUES (1)"))
+        effect(context, number)
+        with pytest.raises(DBAPIError, match="nothing"):
+            context.connection.execute(text("INSERT INTO nothing VALUES (1)"))
 
     Do.what = staticmethod(work)
     Do.perform_later()
     outcome = Executor(app).execute(claimed(app))
-    # MariaDB and SQLite undo the one statement, and go on.
-    assert isinstance(outcome, Retried | Succeeded)
-    assert effects(app) == ([1] if isinstance(outcome, Succeeded) else [])
+    if kind == "postgresql":
+        assert isinstance(outcome, Retried)
+        assert "begin_nested" in outcome.failure.error
+    else:
+        assert outcome == Succeeded(written=True), "the one statement is undone"
+    assert effects(app) == ([] if kind == "postgresql" else [1])
+
+
+def test_what_is_refused_when_it_is_flushed_is_the_jobs_failure(app):
+    def work(context, number):
+        context.session.add(context)
+
+    Do.what = staticmethod(work)
+    Do.perform_later()
+    outcome = Executor(app).execute(claimed(app))
+    assert isinstance(outcome, Retried)
+    assert "UnmappedInstanceError" in outcome.failure.error
+
+
+def test_what_is_refused_at_the_commit_is_the_jobs_failure(app, kind):
+    if kind != "postgresql":
+        pytest.skip("it has no constraints that are looked at so late")
+    with app.adapter()._writing() as connection:
+        connection.execute(text("ALTER TABLE effects ADD UNIQUE (number) DEFERRABLE INITIALLY DEFERRED"))
+
+    def work(context, number):
+        effect(context, number)
+        effect(context, number)
+
+    Do.what = staticmethod(work)
+    Do.perform_later()
+    record = claimed(app)
+    outcome = Executor(app).execute(record)
+    assert isinstance(outcome, Retried)
+    assert "UniqueViolation" in outcome.failure.error
+    assert (effects(app), app.adapter().get(record.id).state) == ([], JobState.RUNNING)
 
 
 # --- what a job must not do -------------------------------------------------------------------------------------------
@@ -414,6 +446,28 @@ def test_inline_it_commits_at_the_end_and_undoes_what_failed(app):
     assert effects(app) == [5]
     assert function.perform_now(8) == 8
     assert effects(app) == [5, 8]
+
+
+def test_inline_the_callers_transaction_is_not_for_the_job_to_end(app):
+    from sqlalchemy import create_engine
+
+    engine = create_engine(app.adapter()._dialect.url)
+
+    def work(context, number):
+        effect(context, number)
+        with pytest.raises(TransactionMisused, match="together with the outcome"):
+            context.connection.commit()
+        with context.session.begin_nested():
+            context.session.execute(text("INSERT INTO effects VALUES (2)"))
+
+    Do.what = staticmethod(work)
+    with engine.connect() as connection:
+        Do.set(connection=connection).perform_now(1)
+        connection.rollback()
+        Do.set(connection=connection).perform_now(3)
+        connection.commit()
+    engine.dispose()
+    assert effects(app) == [2, 3]
 
 
 @pytest.mark.parametrize("way", ["connection", "block"])

@@ -58,6 +58,13 @@ class JobConnection(Connection):
         )
 
 
+def guarded(connection: Connection) -> JobConnection:
+    """Return a caller's own connection, the same in all but that a job cannot end its transaction."""
+    alike = JobConnection.__new__(JobConnection)
+    alike.__dict__ = connection.__dict__
+    return alike
+
+
 class Means(NamedTuple):
     """What such a transaction needs of its adapter."""
 
@@ -169,6 +176,8 @@ class Work(Transaction):
         if self._connection is not None:
             self._end(self._connection)
         self._is_over = True
+        # It may have had its turn, and no more.
+        self._turn.close()
 
     def _see_that_it_is_whole(self, connection: Connection) -> None:
         try:
@@ -331,16 +340,18 @@ class Joined(Transaction):
     def __init__(self, lent: Borrowed, prepare: Callable[[Connection], None]) -> None:
         self._lent = lent
         self._prepare = prepare
+        self._connection: Connection | None = None
         self._session: Session | None = None
         self._savepoint: Any = None
 
     def connection(self) -> Connection:
         """Return the caller's connection, within a savepoint."""
-        if self._savepoint is None:
+        if self._connection is None:
             self._prepare(self._lent.connection)
             self._savepoint = self._lent.connection.begin_nested()
+            self._connection = guarded(self._lent.connection)
             self.is_open = True
-        return self._lent.connection
+        return self._connection
 
     def session(self) -> Session:
         """Return a session on it."""
@@ -420,13 +431,16 @@ class AsyncJoined(Transaction):
 
     async def aconnection(self) -> "AsyncConnection":
         """Return the caller's connection, within a savepoint."""
+        from sqlalchemy.ext.asyncio import AsyncConnection  # noqa: PLC0415 - needs greenlet
+
         if self._connection is None:
             connection: AsyncConnection = (
                 await self._lent.connection() if hasattr(self._lent, "sync_session") else self._lent
             )
             await connection.run_sync(self._prepare)
             self._savepoint = await connection.begin_nested()
-            self._connection, self.is_open = connection, True
+            self._connection = await connection.run_sync(lambda sync: AsyncConnection(connection.engine, guarded(sync)))
+            self.is_open = True
         return self._connection
 
     async def asession(self) -> "AsyncSession":
