@@ -69,6 +69,29 @@ class Broken(Exception):
         raise RuntimeError("no words")
 
 
+class Text(str):
+    __slots__ = ()
+
+    def __format__(self, form: str) -> str:
+        raise RuntimeError("no words")
+
+    __len__ = __getitem__ = replace = encode = __format__
+
+
+class Worded(Exception):
+    def __str__(self) -> str:
+        return Text("words of its own")
+
+
+class Nameless(type):
+    def __getattribute__(cls, name: str) -> object:
+        raise RuntimeError("no name")
+
+
+class Unnamed(Exception, metaclass=Nameless):
+    pass
+
+
 def test_success_leaves_nothing(app):
     assert Executor(app).execute(record("test.add", '{"a": 1}')) == Succeeded()
     assert ran == [(1, 1, 7, 1)]
@@ -102,6 +125,7 @@ def test_a_result_that_cannot_be_stored_does_not_undo_the_work(app, caplog):
         (asyncio.CancelledError(), "asyncio.exceptions.CancelledError"),
         (RecursionError("deep"), "RecursionError: deep"),
         (Broken(), "test_executor.Broken: (its message cannot be read)"),
+        (Worded(), "test_executor.Worded: words of its own"),
         (ValueError("a\0b"), "ValueError: a\ufffdb"),
         (ValueError("a\ud800b"), "ValueError: a\\ud800b"),
         (ExceptionGroup("several", [ValueError("one")]), "ExceptionGroup: several (1 sub-exception)"),
@@ -116,6 +140,10 @@ def test_any_exception_is_a_failed_try_with_a_storable_error(app, error, text):
     for stored in (outcome.failure.error, outcome.failure.traceback):
         stored.encode()
         assert "\0" not in stored
+
+
+def test_an_exception_whose_type_has_no_name_is_a_failed_try_too():
+    assert failure_of(Unnamed("odd")).error == "(its type has no name): odd"
 
 
 def test_a_huge_message_keeps_its_beginning_and_its_end():

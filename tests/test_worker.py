@@ -341,6 +341,31 @@ def test_an_outcome_that_cannot_be_written_holds_no_other_hostage(app):
     assert "this outcome cannot be written" in left.last_error
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files")], ids=["memory", "descriptors"])
+def test_a_worker_that_lacks_something_for_a_moment_blames_no_outcome(app, error):
+    Note.perform_later("once")
+    for verb in ("exchange", "settle"):
+        failing(app.adapter(), verb, [(settles, error, False)])
+    tally = Worker(app, poll_interval=0.01).workoff()
+    assert (Note.notes, tally.succeeded, app.adapter().jobs()) == (["once"], 1, [])
+
+
+def test_an_event_loop_for_which_there_is_no_thread_is_made_later(app, monkeypatch, caplog):
+    start, refused = threading.Thread.start, []
+
+    def starting(thread: threading.Thread) -> None:
+        if thread.name == "sapwood-loop" and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starting)
+    NoteAsync.perform_later("once")
+    Worker(app, poll_interval=0.01).workoff()
+    assert Note.notes == ["once"]
+    assert "no thread can be started" in caplog.text
+
+
 def test_a_worker_that_was_declared_dead_goes_on_under_a_new_id(app, running):
     told = []
     app.events.listen(told.append)
