@@ -231,7 +231,7 @@ class Simulation:
     @contextmanager
     def _stand_ins(self):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(worker, "Executor", lambda app: _Executor(self))
+            patch.setattr(worker, "Executor", lambda app, **_: _Executor(self))
             patch.setattr(worker, "Sources", _NoSources)
             # A page with room for what there is here.
             patch.setattr(worker, "MOST_UNWRITTEN", 40)
@@ -713,7 +713,13 @@ class _Executor:
     def is_async(self, record):
         return False
 
-    def execute(self, record, *, stopping):
+    def is_isolated(self, record):
+        return False
+
+    def run_time(self, record):
+        return None
+
+    def execute(self, record, *, stopping, limit):
         return self._simulation.perform(record)
 
 

@@ -1,5 +1,9 @@
 """Jobs that no exception ends: their process does, and nobody else pays for it. Real processes, for real."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from background import Project, wait_until
@@ -81,31 +85,30 @@ def test_what_cannot_be_stopped_ends_with_its_process_and_its_neighbours_keep_th
     overrun(project, kind)
 
 
-def test_the_others_have_their_time_before_the_process_ends(project):
-    project.start("-n", "1", "-c", "3")
-    (late,) = project.enqueue("swallower", 1, max_attempts=1)
-    wait_until(lambda: project.counted("swallowed") == 1)
-    # It begins after the first has had its time, and ends in the time that is left to all others.
-    project.enqueue("effect", 2, seconds=0.5)
-    wait_until(lambda: project.states() == {JobState.FAILED: 1})
-    assert fate(project, late) == LATE
-    assert [(number, attempt) for number, attempt, _ in project.effects()] == [(2, 1)]
-    # It was asked once.
-    assert project.counted("swallowed") == 1
-
-
-def test_a_worker_whose_late_job_ends_after_all_goes_on(tmp_path, database_url):
-    project = Project(tmp_path / "project", database_url("sqlite"), more=JOBS, scale=1 / 4)
+def test_work_in_a_terminal_goes_on_after_a_job_that_cannot_be_stopped(project):
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "sapwood", "work"], cwd=project.folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     try:
-        project.start("-n", "1", "-c", "2")
-        (worker,) = project.workers()
-        project.enqueue("gate", 9)
-        (slow,) = project.enqueue("slow", 1)
-        wait_until(lambda: project.adapter.get(slow).last_error)
-        assert project.adapter.get(slow).last_error == "timeout: not finished within 0.3 s"
-        assert "cannot be stopped" in project.log()
+        (late,) = project.enqueue("swallower", 1, max_attempts=1)
+        wait_until(lambda: project.states() == {JobState.FAILED: 1})
         project.enqueue("effect", 5)
         wait_until(lambda: project.counted() == 1)
-        assert [process.pid for process in project.workers()] == [worker.pid]
+        worker.send_signal(signal.SIGTERM)
+        worker.communicate(timeout=30)
     finally:
-        project.end()
+        worker.kill()
+        worker.communicate()
+    assert (fate(project, late), worker.returncode) == (LATE, 0)
+
+
+def test_a_worker_without_a_supervisor_ends_itself_and_the_next_one_reads_why_on_sqlite(project):
+    (late,) = project.enqueue("swallower", 1, max_attempts=1)
+    (neighbour,) = project.enqueue("gate", 2)
+    assert project.call("workoff").returncode == 124
+    assert project.adapter.get(late).state is JobState.RUNNING
+    project.let_gates_open()
+    assert project.call("workoff").returncode == 0
+    assert fate(project, late) == LATE
+    assert project.adapter.get(neighbour) is None
+    assert [(number, attempt) for number, attempt, _ in project.effects()] == [(2, 1)]

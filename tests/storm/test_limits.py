@@ -38,6 +38,36 @@ def test_what_cannot_be_stopped_ends_with_its_process_on_each_database(project, 
     test_overruns.overrun(project, kind)
 
 
+def test_the_others_have_their_time_before_the_process_ends_on_each_database(project):
+    project.start("-n", "1", "-c", "3")
+    (late,) = project.enqueue("swallower", 1, max_attempts=1)
+    wait_until(lambda: project.counted("swallowed") == 1)
+    # It begins after the first has had its time, and ends in the time that is left to all others.
+    project.enqueue("effect", 2, seconds=0.5)
+    wait_until(lambda: project.states() == {JobState.FAILED: 1})
+    assert test_overruns.fate(project, late) == test_overruns.LATE
+    assert [(number, attempt) for number, attempt, _ in project.effects()] == [(2, 1)]
+    # It was asked once.
+    assert project.counted("swallowed") == 1
+
+
+def test_a_worker_whose_late_job_ends_after_all_goes_on(tmp_path, database_url):
+    project = Project(tmp_path / "project", database_url("sqlite"), more=JOBS, scale=1 / 4)
+    try:
+        project.start("-n", "1", "-c", "2")
+        (worker,) = project.workers()
+        project.enqueue("gate", 9)
+        (slow,) = project.enqueue("slow", 1)
+        wait_until(lambda: project.adapter.get(slow).last_error)
+        assert project.adapter.get(slow).last_error == "timeout: not finished within 0.3 s"
+        assert "cannot be stopped" in project.log()
+        project.enqueue("effect", 5)
+        wait_until(lambda: project.counted() == 1)
+        assert [process.pid for process in project.workers()] == [worker.pid]
+    finally:
+        project.end()
+
+
 @pytest.mark.parametrize("outlast", [test_isolation.outlast, test_isolation.outlast_stand_alone])
 def test_an_isolated_job_that_outlasts_its_worker_is_released_on_each_database(project, outlast):
     outlast(project)

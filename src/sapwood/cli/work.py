@@ -80,7 +80,7 @@ def work_command(
     """Run jobs in this terminal until you stop it."""
     call = invocation()
     workers = plan_workers(call, spec=spec, queues=queues, concurrency=concurrency, adapter=adapter, poll=poll)
-    limited = any(worker.max_jobs or worker.max_memory for worker in workers)
+    limited = any(worker.max_jobs or worker.max_memory for worker in workers) or _has_time_limits(call, workers)
     # Only a supervisor tells systemd that it is ready, and that it lives.
     awaited = bool(os.environ.get("NOTIFY_SOCKET"))
     _banner(call, workers)
@@ -99,6 +99,14 @@ def work_command(
 
     call.project.app.close()
     become(plan_of_all)
+
+
+def _has_time_limits(call: Invocation, workers: Sequence[WorkerPlan]) -> bool:
+    """Say whether jobs may have to be ended with their process: then somebody else must do it, and start the next."""
+    if any(call.project.adapter(worker.adapter).is_volatile for worker in workers):
+        return False
+    limited = [job for job in call.project.classes().values() if job.max_runtime is not None and not job.isolated]
+    return bool(limited) or any(worker.max_runtime for worker in workers)
 
 
 def _watched(call: Invocation) -> Sequence[str]:
