@@ -143,6 +143,12 @@ def dynamic(c: type[Job]) -> None:
 class BadKeep(Job, keep="yes"): ...  # E
 
 
+class BadTransactional(Job, transactional="yes"): ...  # E
+
+
+class BadDelivery(Job, delivery="exactly_once"): ...  # E
+
+
 class BadAliases(Job, aliases=7): ...  # E
 
 

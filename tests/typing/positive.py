@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Generic, NotRequired, ParamSpec, Self, TypedDict, TypeVar, Unpack, assert_type
 
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from sapwood import (
@@ -38,6 +38,29 @@ class Resize(Job, queue="media", priority=10):
 
     def perform(self, photo_id: int, *, width: int = 100, crop: bool = False) -> str:
         return f"{photo_id}:{width}"
+
+
+class Transfer(Job, transactional=True, delivery="at_least_once"):
+    def perform(self, amount: int) -> None:
+        assert_type(self.context.connection, Connection)
+        assert_type(self.context.session, Session)
+
+
+class Launch(Job):
+    delivery = "at_most_once"
+
+    def perform(self) -> None: ...
+
+
+class Interest(Job, transactional=True):
+    async def perform(self) -> None:
+        assert_type(await self.context.aconnection(), AsyncConnection)
+        assert_type(await self.context.asession(), AsyncSession)
+
+
+@job(transactional=True, with_context=True)
+def settle_up(context: JobContext, amount: int) -> None:
+    assert_type(context.session, Session)
 
 
 class Fetch(Job):
