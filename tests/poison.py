@@ -81,7 +81,7 @@ class Kind(Struct, frozen=True):
 DEATH = Kind(KILLED_ITS_WORKER, 3)
 DAMAGE = Kind(DAMAGED_ITS_WORKER, 3)
 
-KINDS = {
+ALL = {
     "sys_exit": Kind("SystemExit: 3"),
     "sys_exit_0": Kind("SystemExit: 0"),
     "keyboard_interrupt": Kind("KeyboardInterrupt"),

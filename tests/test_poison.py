@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from background import Project, wait_until
-from poison import DAMAGE, JOBS, KINDS
+from poison import ALL, DAMAGE, JOBS
 from sapwood.lifecycle import DAMAGED_ITS_WORKER
 from sapwood.record import JobState
 
@@ -200,7 +200,7 @@ def _looked(project: Project, number: int) -> list[object]:
 @pytest.mark.parametrize(
     ("database", "kinds"),
     [
-        ("sqlite", KINDS.keys() - {"descriptors", "all_descriptors"}),
+        ("sqlite", ALL.keys() - {"descriptors", "all_descriptors"}),
         ("postgresql", {"exit_0", "replaced", "huge", "nul", "surrogate"}),
         ("mysql", {"exit_0", "replaced", "huge", "nul", "surrogate"}),
     ],
@@ -215,17 +215,17 @@ def test_each_kind_of_poison_fails_for_its_own_reason_and_none_of_its_neighbours
         # Those that kill come last: what a neighbour had not yet written would be lost with it.
         for first, kills in ((0, False), (100, True)):
             project.enqueue("effect", *range(first, first + 20))
-            for kind in sorted(kind for kind in kinds if bool(KINDS[kind].deaths) == kills):
+            for kind in sorted(kind for kind in kinds if bool(ALL[kind].deaths) == kills):
                 # One that spends no try dies three times; for the others once is enough here.
-                tries = 24 if KINDS[kind] is DAMAGE else 1
+                tries = 24 if ALL[kind] is DAMAGE else 1
                 poison |= dict.fromkeys(project.enqueue("poison", first, kind=kind, max_attempts=tries), kind)
             wait_until(lambda: set(project.states()) <= {JobState.FAILED}, seconds=120, about="the jobs to be done")
         assert {number for number, _, _ in project.effects()} == {*range(20), *range(100, 120)}
         left = {job.id: job for job in project.adapter.jobs(limit=1000)}
         assert left.keys() == poison.keys()
         for job, kind in poison.items():
-            assert left[job].last_error.startswith(KINDS[kind].error), kind
-            assert bool(left[job].deaths) == bool(KINDS[kind].deaths), kind
+            assert left[job].last_error.startswith(ALL[kind].error), kind
+            assert bool(left[job].deaths) == bool(ALL[kind].deaths), kind
     finally:
         project.end()
 
@@ -314,6 +314,7 @@ def test_nothing_that_jobs_leave_behind_keeps_a_worker_from_making_room(project)
         before = _restarts(project)
         _run(project, job, kind=kind)
         wait_until(lambda before=before: _restarts(project) > before)
+        assert project.status()["workers"][0]["last_end"] is None
     assert "died" not in project.log()
 
 

@@ -35,7 +35,7 @@ class WorkerProcess:
         self._deadline: float | None = None
         self._overdue_since = 0.0
         self.mute_since: float | None = None
-        """Since when its end of the link is closed."""
+        """Since when nothing is to be heard from it any more."""
 
         self.hungry = False
         self.news_told = 0

@@ -41,7 +41,7 @@ _PATIENCE = 10.0
 _APART_PAUSE = 1.0
 _PAGE_LOOK = 1.0
 _MUTE = 10.0
-"""A process whose link is closed is given so long to end, as a multiple of the pause after a crash."""
+"""A worker that said it ends, or whose link is closed, is given so long, as a multiple of the pause after a crash."""
 
 _GRACE = 1.0
 
@@ -287,7 +287,7 @@ class Supervisor:
         for slot in self._all_slots():
             if slot.process is None or slot.plan.adapter != name:
                 continue
-            if slot.process.id in lost:
+            if slot.process.id in lost and not slot.process.ended_well:
                 # Declared dead while it lives: its jobs are others' by now.
                 slot.process.kill(store.adapter)
                 slot.last_end = "ended: it was declared dead"
@@ -451,7 +451,7 @@ class Supervisor:
                 self.events.emit(WorkerOverran(slot.plan.name, process.pid))
 
     def _mute_until(self, slot: Slot) -> float | None:
-        """Return until when a worker whose link is closed may go on."""
+        """Return until when a worker may go on that has said its last, or whose link is closed."""
         process = slot.process
         if process is None or process.mute_since is None or process.was_killed:
             return None
@@ -496,6 +496,7 @@ class Supervisor:
                     process.unusable = why
                 case link.Ended():
                     process.ended_well = True
+                    process.mute_since = time.monotonic()
                 case _:
                     pass
         return bool(messages)

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 
 import setproctitle
 
@@ -19,9 +18,6 @@ from sapwood.link import Link, Welcome
 from sapwood.supervised import FENCED, Linked, Reporter, Supervised
 from sapwood.supervisor import UNUSABLE
 from sapwood.worker import Limits
-
-_LAST_SECONDS = 5.0
-"""How long what runs at the end of a process may take, as a multiple of the pause after a crash."""
 
 
 def main(descriptor: int) -> int:
@@ -49,18 +45,7 @@ def main(descriptor: int) -> int:
         ours.send(link.Unusable(str(error)))
         return ExitCode.STORE
     ours.send(link.Ended())
-    _end_in_time(_LAST_SECONDS * welcome.timing.restart)
     return ExitCode.DONE
-
-
-def _end_in_time(seconds: float) -> None:
-    """End the process, whatever jobs have left behind that would keep it: threads, and handlers of its end."""
-
-    def end() -> None:
-        threading.Event().wait(seconds)
-        os._exit(ExitCode.DONE)
-
-    threading.Thread(target=end, name="sapwood-end", daemon=True).start()
 
 
 def _welcomed(ours: Link) -> Welcome | None:
