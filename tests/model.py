@@ -163,9 +163,9 @@ class Model:
                 row["failed_at"] = row["finished_at"] = now
                 row["last_error"] = why
                 continue
-            spent = trace in {Trace.STARTED, Trace.ENDED_BADLY}
+            spent = trace in {Trace.STARTED, Trace.ENDED_BADLY, Trace.TIMED_OUT}
             if died or spent:
-                error = _blame(trace) if died else "failed, its outcome was lost with its worker"
+                error = _blame(trace)
                 self.history[row["id"]].append((row["attempts"], row["locked_by"], row["locked_at"], now, error))
             row["state"] = JobState.READY
             row["locked_by"] = row["locked_at"] = None
@@ -175,6 +175,10 @@ class Model:
                 row["deaths"] += 1
                 row["alone"] = True
                 row["last_error"] = _blame(trace)
+            if trace is Trace.TIMED_OUT:
+                row["last_error"] = _blame(trace)
+                row["state"] = JobState.SCHEDULED
+                row["run_at"] = now + timedelta(seconds=row["attempts"] ** 4)
             if row["deaths"] >= 3 or (spent and row["attempts"] >= row["max_attempts"]):
                 row["state"] = JobState.FAILED
                 row["failed_at"] = row["finished_at"] = now
@@ -260,9 +264,11 @@ class Model:
 
 
 def _blame(trace):
-    if trace is Trace.SUSPECTED:
-        return "damaged its worker: descriptors that it had not opened were closed or replaced"
-    return "killed its worker"
+    return {
+        Trace.SUSPECTED: "damaged its worker: descriptors that it had not opened were closed or replaced",
+        Trace.TIMED_OUT: "timeout: it could not be stopped in its time, and was ended with its worker",
+        Trace.ENDED_BADLY: "failed, its outcome was lost with its worker",
+    }.get(trace, "killed its worker")
 
 
 def _urgency(row):

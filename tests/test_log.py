@@ -2,6 +2,7 @@
 
 import logging
 from datetime import UTC, datetime
+from textwrap import indent
 
 import pytest
 from msgspec.structs import replace
@@ -138,7 +139,7 @@ def test_the_traceback_of_a_failure_is_there_for_who_looks_closely(app, caplog):
     app.events.emit(JobEnded(RECORD, Failed(FAILURE), 0.1))
     line, closer = caplog.records
     assert (line.levelno, closer.levelno) == (logging.ERROR, logging.DEBUG)
-    assert closer.getMessage().endswith(FAILURE.traceback)
+    assert closer.getMessage().endswith(indent(FAILURE.traceback, "    "))
     assert "line one" not in line.getMessage()
 
 

@@ -244,7 +244,8 @@ def test_a_worker_without_a_supervisor_ends_too_when_it_is_damaged(project):
     codes = [project.call("workoff").returncode for _ in range(4)]
     assert codes[:3] == [70, 70, 70]
     assert (project.adapter.get(guilty).state, project.adapter.get(guilty).deaths) == (JobState.FAILED, 3)
-    assert _tries(project, innocent) == [(innocent[0], 1)]
+    # What a worker has not yet written when it is damaged runs again; that is no try of its own.
+    assert set(_tries(project, innocent)) == {(innocent[0], 1)}
 
 
 # --- what is put back -----------------------------------------------------------------------------------------------

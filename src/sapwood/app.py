@@ -5,12 +5,12 @@ import importlib
 import logging
 import pkgutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct, field
 
@@ -279,7 +279,7 @@ class Sapwood:
         """
         try:
             return self.adapters[name]
-        except KeyError:
+        except (KeyError, TypeError):
             raise UnknownAdapter(
                 f"there is no adapter {name!r}",
                 why=f"the app has {_listed(self.adapters)}",
@@ -375,11 +375,12 @@ def _adapter(place: Any) -> BaseAdapter:
     return SQLAlchemyAdapter(place)
 
 
-def _strings(values: Sequence[Any], what: str) -> Sequence[str]:
-    if isinstance(values, str) or not all(isinstance(value, str) and value for value in values):
+def _strings(values: Any, what: str) -> Sequence[str]:
+    named = isinstance(values, Collection) and not isinstance(values, str)
+    if not named or not all(isinstance(value, str) and value for value in values):
         mend = f"[{values!r}]" if isinstance(values, str) else ""
         raise ConfigurationError(f"{what} is {values!r}", why="it is a list of names", mend=mend)
-    return values
+    return cast("Sequence[str]", values)
 
 
 def _import(name: str) -> None:
@@ -402,6 +403,6 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names)) or "none"
 
 
-def _mend(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1)
+def _mend(name: Any, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1) if isinstance(name, str) else []
     return f"did you mean {close[0]!r}?" if close else ""

@@ -104,8 +104,10 @@ class Codec:
         Raises:
             ArgumentsMismatch: A stored parameter is gone, or one without a default is new.
             UnstorableArguments: A value does not convert to the type that is declared.
+            ArgumentsTooLarge: They take more than 1 MiB, which :meth:`encode` never does.
         """
         shape = self._shape
+        _limited(text, "the stored arguments")
         stored = shape.decode_plainly(text)
         return shape.call(shape.decode_carefully(text) if stored is None else stored)
 
@@ -200,13 +202,14 @@ class _Shape:
     def decode_carefully(self, text: str) -> dict[str, Any]:
         """Decode one by one, and name what does not fit."""
         document = _parsed(text)
-        if not isinstance(document, dict):
+        if not isinstance(document, dict) or _is_deep(document):
             raise UnstorableArguments(
                 f"the stored arguments of {self._title} cannot be read",
                 why="they are no JSON object",
                 mend="edit the arguments of the job, or delete it",
             )
         for key in sorted(document.keys() - self.places.keys()):
+            key = key if len(key) <= _LONGEST_NAME else f"{key[:_LONGEST_NAME]}…"  # noqa: PLW2901 - as it is shown
             raise self._outgrown(
                 f"has no parameter {key}, and one was stored", f"accept {key} until such jobs are done"
             )
@@ -679,6 +682,19 @@ def _parsed(text: str) -> Any:
         return json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return None
+
+
+def _is_deep(document: Any) -> bool:
+    """Whether something is nested deeper than what was ever encoded: to write it again would take all of the stack."""
+    level = [document]
+    for _ in range(MAX_DEPTH + 2):
+        level = [
+            part
+            for value in level
+            for part in (value.values() if isinstance(value, dict) else value)
+            if isinstance(part, dict | list)
+        ]
+    return bool(level)
 
 
 def _no_number(constant: str) -> NoReturn:

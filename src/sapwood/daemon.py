@@ -231,8 +231,8 @@ class StateFolder:
                 with self._reachable() as address:
                     door.connect(address)
                 door.sendall(msgspec.json.encode(request) + b"\n")
-                answer: dict[str, Any] = msgspec.json.decode(_line(door))
-            except (OSError, msgspec.DecodeError) as error:
+                answer = msgspec.json.decode(_line(door), type=dict[str, Any])
+            except (OSError, msgspec.DecodeError, RecursionError) as error:
                 raise NoAnswer(
                     "the supervisor does not answer",
                     why=str(error),
@@ -270,7 +270,7 @@ class StateFolder:
     def _believed(self, fd: int) -> Identity:
         try:
             identity = msgspec.json.decode(os.pread(fd, 4096, 0), type=Identity)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             identity = None
         holder = _lock_holder(fd)
         if identity is None or not identity.is_alive or (holder is not None and holder != identity.pid):
@@ -332,7 +332,8 @@ def _serve(door: socket.socket, answer: Callable[[dict[str, Any]], dict[str, Any
 
 
 def _converse(guest: socket.socket, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    with guest, suppress(OSError, msgspec.DecodeError):
+    # Whatever a guest sends, it is the guest's own trouble.
+    with guest, suppress(OSError, ValueError, msgspec.MsgspecError, RecursionError):
         guest.settimeout(10)
         request = msgspec.json.decode(_line(guest), type=dict[str, Any])
         guest.settimeout(None)

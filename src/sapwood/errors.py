@@ -29,6 +29,7 @@ SapwoodError                     what went wrong, why, and how to mend it
     ├── UnsupportedStore         a database or file system that cannot keep jobs safely
     ├── StoreUnavailable         it cannot be reached
     │   └── CommitUnknown        a commit was not answered: it may have happened
+    ├── UnreadableRow            a row that no release of Sapwood has written
     ├── StoreFull                it has no room left
     └── StoreReadOnly            it cannot be written
 
@@ -171,6 +172,10 @@ class StoreUnavailable(StoreError):
 
 class CommitUnknown(StoreUnavailable):
     """A commit was not answered: it may have happened, or not."""
+
+
+class UnreadableRow(StoreError):
+    """A row that no release of Sapwood has written."""
 
 
 class StoreFull(StoreError):

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from sapwood.lifecycle import Outcome
 from sapwood.record import JobDraft, JobRecord, WorkerRecord
+from sapwood.wording import story
 
 _log = logging.getLogger("sapwood.events")
 
@@ -164,5 +165,5 @@ class Events:
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception:  # noqa: BLE001 - a listener must not break the one who states the fact
-                _log.exception("a listener failed on %s", type(event).__name__)
+            except Exception as error:  # noqa: BLE001 - a listener must not break the one who states the fact
+                _log.error("a listener failed on %s\n%s", type(event).__name__, story(error))

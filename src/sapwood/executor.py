@@ -29,6 +29,7 @@ from sapwood.limit import Limit
 from sapwood.options import run_time
 from sapwood.record import JobRecord
 from sapwood.transacting import transacted, within
+from sapwood.wording import escaped, masked, story, told
 
 UNKNOWN_WAIT = 60.0
 """Seconds until a job whose class is not loaded is looked at again: another worker may know it."""
@@ -40,6 +41,7 @@ LONGEST_WAIT = timedelta(days=366).total_seconds()
 """No retry waits longer, whatever a backoff says."""
 
 _LONGEST_TEXT = 64 * 1024
+_MARGIN = 1024
 
 _HERE = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - compared with the text in a code object
 
@@ -207,7 +209,7 @@ def failure_of(error: BaseException) -> Failure:
     """Put an exception into words that every store can keep, however broken, huge or hostile it is.
 
     NUL becomes U+FFFD, lone surrogates their escapes, and of more than 64 KiB the beginning and the end remain. The
-    values of local variables are never part of it.
+    values of local variables are never part of it, nor are the passwords of URLs.
     """
     kind = type(error)
     try:
@@ -235,8 +237,12 @@ def _their_frames(trace: TracebackType | None) -> TracebackType | None:
 
 def _storable(text: str) -> str:
     if len(text) > _LONGEST_TEXT:
+        # Masked with a margin: a password that the cut goes through would not be known for one.
         half = _LONGEST_TEXT // 2
-        text = f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+        start, end = masked(text[: half + _MARGIN])[:half], masked(text[-half - _MARGIN :])[-half:]
+        text = f"{start}\n… {len(text) - 2 * half} characters left out …\n{end}"
+    else:
+        text = masked(text)
     return text.replace("\0", "\ufffd").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -244,8 +250,8 @@ def _wait(job_class: type[Job], attempts: int) -> float:
     """Ask the class how long to wait; a backoff that fails must not cost the job its retry."""
     try:
         wait = float(job_class().backoff(attempts))
-    except BaseException:  # noqa: BLE001 - the job's own code runs here too
-        _log.exception("the backoff of %s failed, the usual one serves", job_class.__qualname__)
+    except BaseException as error:  # noqa: BLE001 - the job's own code runs here too
+        _log.error("the backoff of %s failed, the usual one serves\n%s", job_class.__qualname__, story(error))
         wait = math.nan
     if not wait >= 0:
         wait = backoff.polynomial(attempts)
@@ -260,7 +266,7 @@ def _succeeded(record: JobRecord, job_class: type[Job] | None, value: Any) -> Ou
     except BaseException as error:  # noqa: BLE001 - the result's own code runs here too
         # The work is done: doing it again for the sake of its result would be worse than having none.
         why = error if isinstance(error, SapwoodError) else type(error).__name__
-        _log.error("the result of %s #%d is not kept: %s", record.job, record.id, why)
+        _log.error("the result of %s #%d is not kept: %s", escaped(record.job), record.id, told(str(why)))
         return Succeeded(keep=True)
 
 

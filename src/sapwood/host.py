@@ -14,6 +14,8 @@ import psutil
 OVERRUN = 124
 """The exit code of a worker that ended for the sake of a job which could not be stopped otherwise."""
 
+_usual_umask = -1
+
 _MANAGED = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 
@@ -53,6 +55,19 @@ def ending(code: int) -> str:
     except ValueError:
         name = f"signal {-code}"
     return f"killed by {name}" + (", perhaps for want of memory" if -code == signal.SIGKILL else "")
+
+
+def keep_files_private() -> None:
+    """Have this process create files for its owner alone; its children do as they were told before."""
+    global _usual_umask  # noqa: PLW0603 - it is the process's own, too
+    before = os.umask(0o077)
+    if _usual_umask < 0:
+        _usual_umask = before
+
+
+def usual_umask() -> int:
+    """Return the umask that children are to have, -1 for that of this process."""
+    return _usual_umask
 
 
 def resident_memory(pid: int | None = None) -> int:

@@ -95,7 +95,14 @@ class Ended(Struct, tag=True, frozen=True):
 
 Message = Welcome | Beaten | Wake | Stop | Quiet | Ready | Hungry | More | Report | Unusable | Ended
 
+_LONGEST = 1 << 20
+"""No message has so many bytes."""
+
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+
+
+class Garbled(Exception):
+    """What came is no message: the other end is not, or no longer, what it should be."""
 
 
 class Link:
@@ -126,6 +133,7 @@ class Link:
 
         Raises:
             TimeoutError: nothing came within the socket's time-out.
+            Garbled: what came is no message.
         """
         try:
             data = self._end.recv(65_536)
@@ -138,11 +146,12 @@ class Link:
         if not data:
             return None
         *lines, self._read = (self._read + data).split(b"\n")
+        if len(self._read) > _LONGEST:
+            raise Garbled
         try:
             return [_decoder.decode(line) for line in lines]
-        except msgspec.DecodeError:
-            # This is no other end of ours: the descriptor was closed, and is another's by now.
-            return None
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Garbled from error
 
     def patient(self, seconds: float | None) -> None:
         """Wait so long for messages, None for ever."""

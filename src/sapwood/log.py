@@ -1,7 +1,6 @@
 """The log: one line for each fact, with the job's id, class, queue, try and duration. Never its arguments."""
 
 import logging
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -26,15 +25,24 @@ from sapwood.events import (
 )
 from sapwood.lifecycle import Cancelled, Failed, Outcome, Released, Retried, Snoozed, Succeeded, Unrecognised
 from sapwood.record import JobRecord
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-
-_LONGEST_ERROR = 500
+from sapwood.wording import escaped, inset, masked, told
 
 
-def escaped(text: str) -> str:
-    """Return ``text`` with control and direction characters written out, so that it stays on its line."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+class Escaping(logging.Formatter):
+    """Writes a line so that nothing in it can forge another, or steer a terminal.
+
+    Args:
+        form: the formatter that words the line.
+    """
+
+    def __init__(self, form: logging.Formatter) -> None:
+        super().__init__()
+        self._form = form
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Word the line; what follows a line end in it is set in."""
+        first, *others = masked(self._form.format(record)).split("\n")
+        return "\n".join([escaped(first), *("    " + escaped(line.expandtabs()) for line in others)])
 
 
 class LogListener:
@@ -84,34 +92,36 @@ class LogListener:
             event.seconds * 1000,
             escaped(record.queue),
             record.attempts,
-            f": {escaped(error[:_LONGEST_ERROR])}" if error else "",
+            f": {told(error)}" if error else "",
         )
         failure = getattr(event.outcome, "failure", None)
         if failure is not None and failure.traceback and not _silent(logger, logging.DEBUG):
-            story = "\n".join(escaped(line) for line in failure.traceback.splitlines())
+            story = inset(failure.traceback)
             logger.log(logging.DEBUG, "%s #%d traceback:\n%s", _name(record.job), record.id, story)
 
     def _of_workers(self, event: Event) -> None:
         match event:
             case WorkerStarted(worker):
-                self._say(logging.INFO, "worker %s started pid=%d", worker.id, worker.pid)
+                self._say(logging.INFO, "worker %s started pid=%d", escaped(worker.id), worker.pid)
             case WorkerStopped(worker):
-                self._say(logging.INFO, "worker %s stopped", worker.id)
+                self._say(logging.INFO, "worker %s stopped", escaped(worker.id))
             case WorkerRescued(worker, records):
-                self._say(logging.WARNING, "worker %s is dead, %d jobs taken back", worker or "(none)", len(records))
+                who = escaped(worker) or "(none)"
+                self._say(logging.WARNING, "worker %s is dead, %d jobs taken back", who, len(records))
             case WorkerFenced(worker):
-                self._say(logging.ERROR, "worker %s was declared dead while it lived; it begins anew", worker.id)
+                self._say(
+                    logging.ERROR, "worker %s was declared dead while it lived; it begins anew", escaped(worker.id)
+                )
             case WorkerDied(name, pid, how, wait):
                 line = "worker %s (pid %d) died: %s; another follows in %.3g s"
-                self._say(logging.ERROR, line, escaped(name), pid, how, wait)
+                self._say(logging.ERROR, line, escaped(name), pid, told(how), wait)
             case JobStuck(record, ends_process):
                 fate = "its process ends with it" if ends_process else "it keeps its slot until it ends by itself"
                 self._line(logging.ERROR, "%s has had its time and cannot be stopped: " + fate + " %s", record)
             case WorkerOverran(name, pid):
                 self._say(logging.ERROR, "worker %s (pid %d) ended: a job outlasted its time", escaped(name), pid)
             case CodeChanged(files):
-                shown = escaped(", ".join(files))[:_LONGEST_ERROR]
-                self._say(logging.WARNING, "code changed since start: %s; restart to run it", shown)
+                self._say(logging.WARNING, "code changed since start: %s; restart to run it", told(", ".join(files)))
             case _:
                 self._of_stores(event)
 
@@ -119,7 +129,7 @@ class LogListener:
         match event:
             case StoreFailed(doing, error, again):
                 level = logging.DEBUG if again else logging.WARNING
-                self._say(level, "the store failed (%s): %s", doing, escaped(str(error))[:_LONGEST_ERROR])
+                self._say(level, "the store failed (%s): %s", doing, told(str(error)))
             case StoreRecovered(doing, seconds):
                 self._say(logging.WARNING, "the store is back (%s), after %.1f s", doing, seconds)
 

@@ -65,6 +65,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     quiet: bool = False
     verbose: int = 0
 
+    def __repr__(self) -> str:
+        return f"Plan(app={self.app!r}, workers={len(self.workers)})"
+
     @property
     def groups(self) -> tuple[str, ...]:
         """The names of the groups."""

@@ -25,6 +25,7 @@ from sapwood.page import Claim, Page
 from sapwood.record import JobRecord
 from sapwood.timing import Timing
 from sapwood.watch import Watch
+from sapwood.wording import story
 
 LAST_SECONDS = 5.0
 """What jobs have left behind on an event loop is given this many seconds to be cancelled."""
@@ -406,8 +407,8 @@ class Pool:
             while not self._closed:
                 try:
                     runner.get_loop().run_forever()
-                except BaseException:  # noqa: BLE001 - a task that a job left behind raised SystemExit
-                    _log.exception("a task that a job left behind broke the event loop, which goes on")
+                except BaseException as error:  # noqa: BLE001 - a task that a job left behind raised SystemExit
+                    _log.error("a task that a job left behind broke the event loop, which goes on\n%s", story(error))
 
     def _pump(self) -> None:
         """Start, on the loop, what may start there."""

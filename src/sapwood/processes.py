@@ -11,7 +11,7 @@ from typing import IO
 
 from sapwood import link
 from sapwood.adapters.base import BaseAdapter
-from sapwood.host import Child, environment
+from sapwood.host import Child, environment, usual_umask
 from sapwood.lifecycle import Trace
 from sapwood.link import Link
 from sapwood.page import Claim, condemn, first_deadline, pardon, read_page
@@ -54,6 +54,7 @@ class WorkerProcess:
                 pass_fds=(theirs.fileno(), self._page.fileno()),
                 # A group of its own: what a terminal sends reaches it once, from us.
                 process_group=0,
+                umask=usual_umask(),
             )
         self.link.patient(0)
         self._welcome(plan, supervisor)

@@ -3,15 +3,22 @@
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from sapwood.errors import ConfigurationError
 
 LONGEST_QUEUE = 128
 LONGEST_JOB = 255
 """The widths of the columns, in characters."""
+
+# What can be read from a row. A claim adds one to what it counts, and every database must have room for that.
+Priority = Annotated[int, Meta(ge=1, le=100)]
+Tries = Annotated[int, Meta(ge=0, le=2**31 - 2)]
+Most = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Token = Annotated[int, Meta(ge=0, le=2**63 - 2)]
+Deaths = Annotated[int, Meta(ge=0, le=2**15 - 2)]
 
 
 class JobState(StrEnum):
@@ -118,7 +125,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     queue: str
     """Set on enqueue; an operator's edit may change it."""
 
-    priority: int
+    priority: Priority
     """1 is worked first, 100 last. Set on enqueue; an operator's edit may change it."""
 
     run_at: datetime
@@ -130,13 +137,13 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     args: str
     """The arguments of ``perform``: a JSON object. An operator's edit may change it."""
 
-    attempts: int = 0
+    attempts: Tries = 0
     """Tries begun so far. Raised by a claim; given back by a release, a snooze, or a rescue before the start."""
 
-    max_attempts: int = 24
+    max_attempts: Most = 24
     """Tries in all. Set on enqueue; a retry by hand raises it when all are spent."""
 
-    lock_token: int = 0
+    lock_token: Token = 0
     """Grows by one at every claim and never shrinks: the fence against late outcomes."""
 
     locked_by: str | None = None
@@ -145,7 +152,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     locked_at: datetime | None = None
     """When the claim was made, by the store's clock (UTC). For people and for durations, never for rescue."""
 
-    deaths: int = 0
+    deaths: Deaths = 0
     """How often a worker died while it ran this job. Raised by a rescue; cleared by a retry by hand."""
 
     alone: bool = False

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from sapwood import link
 from sapwood.adapters.base import BaseAdapter
@@ -124,6 +125,8 @@ class Supervised(Keeper):
                 messages = self._link.receive()
             except TimeoutError:
                 messages = []
+            except link.Garbled:
+                messages = None
             # First of all: a job may have closed the link, and is then to blame.
             self._look_down()
             for message in messages or ():
@@ -190,12 +193,13 @@ class Linked(StandAlone):
 
     def _follow(self, stop: Callable[[], None], quiet: Callable[[], None]) -> None:
         self._link.patient(None)
-        while (messages := self._link.receive()) is not None:
-            for message in messages:
-                if isinstance(message, link.Stop):
-                    stop()
-                elif isinstance(message, link.Quiet):
-                    quiet()
+        with suppress(link.Garbled):
+            while (messages := self._link.receive()) is not None:
+                for message in messages:
+                    if isinstance(message, link.Stop):
+                        stop()
+                    elif isinstance(message, link.Quiet):
+                        quiet()
         self._look_down()
         os._exit(FENCED)
 

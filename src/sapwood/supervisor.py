@@ -31,6 +31,7 @@ from sapwood.rolling import Done, Roll
 from sapwood.steward import Steward, Superior, Wards
 from sapwood.supervised import FENCED
 from sapwood.timing import Trust, boot_time
+from sapwood.wording import told
 
 UNUSABLE = 78
 """The exit code of a worker that cannot work at all, such as one whose application cannot be imported (EX_CONFIG)."""
@@ -296,7 +297,7 @@ class Supervisor:
                 slot.process.link.send(link.Beaten(began))
 
     def _failed(self, name: str, error: Exception) -> None:
-        self._stores[name].error = str(error)
+        self._stores[name].error = told(str(error))
 
     def _hold(self, name: str, store: _Store) -> None:
         """Go on trusting, whatever becomes of the beats: of workers that live, nobody takes the jobs.
@@ -471,7 +472,7 @@ class Supervisor:
 
     def _hear(self, process: WorkerProcess) -> bool:
         """Take in what a worker has said; False where that was nothing."""
-        messages = process.link.receive()
+        messages = self._received(process)
         if messages is None:
             # Its end is closed: it has ended, or is about to. Being told so over and over would leave us no rest.
             if process.mute_since is None:
@@ -500,6 +501,21 @@ class Supervisor:
                 case _:
                     pass
         return bool(messages)
+
+    def _received(self, process: WorkerProcess) -> list[link.Message] | None:
+        try:
+            return process.link.receive()
+        except link.Garbled:
+            self._give_up(process)
+            return None
+
+    def _give_up(self, process: WorkerProcess) -> None:
+        """End a worker that cannot be understood: its jobs have got hold of its end of the link."""
+        store = self._stores.get(process.plan.adapter)
+        process.kill(None if store is None else store.adapter)
+        for slot in self._all_slots():
+            if slot.process is process:
+                slot.last_end = "ended: what it said could not be understood"
 
     def _news(self, name: str, queues: Collection[str], *, apart: bool) -> None:
         store = self._stores[name]

@@ -4,19 +4,21 @@ import fcntl
 import os
 import random
 import re
+import stat
 import time
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sapwood.errors import UnsupportedStore
 from sapwood.lifecycle import Trace
 from sapwood.page import Claim, Page, condemn, first_deadline, pardon, read_page
 
-_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,128}")
-"""What the id of a worker looks like, which is the name of its file."""
+"""An id that may name a file. One that comes from a row may be anything, such as the path of somebody's file."""
 
 _own: dict[tuple[int, int], int] = {}
 """Device and inode of each lock file that this process holds, with its descriptor.
@@ -59,7 +61,7 @@ class WorkerLocks:
 
     def take(self, worker: str) -> None:
         """Lock the file of a worker of this process, for as long as it lives."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        _make(self._folder)
         fd = os.open(self._file(worker), _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
         # A prober may hold it for a moment: wait, it lets go at once.
         fcntl.lockf(fd, fcntl.LOCK_EX)
@@ -112,6 +114,9 @@ class WorkerLocks:
 
     def is_dead(self, worker: str) -> bool | None:
         """Return True where the lock could be had, False where a process holds it, None where there is no file."""
+        if not _PLAIN.fullmatch(worker):
+            # Nobody lives under such an id, and no file is touched on the word of a row.
+            return True
         try:
             path = self._file(worker)
             if _identity(path.stat()) in _own:
@@ -152,7 +157,7 @@ class Ticket:
     """
 
     def __init__(self, folder: Path, *, patience: float = 10.0) -> None:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        _make(folder)
         self._next = os.open(folder / "next.ticket", _FLAGS | os.O_CREAT, 0o600)
         self._turn = os.open(folder / "turn.ticket", _FLAGS | os.O_CREAT, 0o600)
         self._patience = patience
@@ -178,6 +183,27 @@ class Ticket:
         for fd in (self._next, self._turn):
             with suppress(OSError):
                 os.close(fd)
+
+
+def _make(folder: Path) -> None:
+    """Make the folder for its owner alone; one that is there must not be for all.
+
+    Raises:
+        UnsupportedStore: others could put files there that are taken for ours.
+    """
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    owners = {0, os.geteuid()}
+    with suppress(FileNotFoundError):
+        # Several users may share a database: one of them made the folder first.
+        owners.add(folder.with_suffix("").stat().st_uid)
+    if not stat.S_ISDIR(status.st_mode) or status.st_mode & stat.S_IWOTH or status.st_uid not in owners:
+        raise UnsupportedStore(
+            f"{folder} is not a folder of this user",
+            why="whoever can write there could have workers taken for dead, or for alive",
+            mend=f"chmod o-w {folder}, or remove it while no worker runs",
+        )
 
 
 def _locked(fd: int, deadline: float, *, pause: float) -> bool:

@@ -39,6 +39,7 @@ from sapwood.adapters.base import BaseAdapter, Exchange, JobFilter, Settlement, 
 from sapwood.adapters.dialects.base import LATE, Busy, Dialect, Pooling, Swap, Wanted, ready
 from sapwood.adapters.dialects.sqlite import Durability, SQLiteDialect
 from sapwood.adapters.joining import AfterCommit, Installation, borrowed
+from sapwood.adapters.rows import UNREADABLE, Sieve, attempt_of, record_of, worker_of
 from sapwood.adapters.tables import Tables
 from sapwood.adapters.transaction import AsyncJoined, AsyncWork, Joined, Means, Work
 from sapwood.errors import ConfigurationError, StoreUnavailable, UnsupportedStore
@@ -58,6 +59,9 @@ _MOST_CONNECTIONS = 15
 
 _OWN_CONNECTIONS = 3
 """Those of a worker besides its jobs': its loop, its wake-ups to others, and on PostgreSQL the one it listens on."""
+
+_SIEVING_PAUSE = 60.0
+_SHOWN = 20
 
 _log = logging.getLogger("sapwood")
 
@@ -93,7 +97,19 @@ def _repeated(verb: _Verb) -> _Verb:
     return cast("_Verb", repeating)
 
 
-_STATES = {state.value: state for state in JobState}
+def _sifted(verb: _Verb) -> _Verb:
+    """Do a verb again where a row that nobody can read was in its way, and has been set aside."""
+
+    @functools.wraps(verb)
+    def sifting(self: "SQLAlchemyAdapter", *args: Any, **kwargs: Any) -> Any:
+        try:
+            return verb(self, *args, **kwargs)
+        except UNREADABLE:
+            if not self.set_unreadable_aside():
+                raise
+        return verb(self, *args, **kwargs)
+
+    return cast("_Verb", sifting)
 
 
 class SQLAlchemyAdapter(BaseAdapter):
@@ -142,6 +158,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         self._pid = 0
         self._pool_size = pool_size
         self._slots: dict[str, int] = {}
+        self._next_sieving = 0.0
         self._provided = 0
         self._wakes: dict[object, Callable[[], None]] = {}
         self._installation = Installation()
@@ -316,6 +333,7 @@ class SQLAlchemyAdapter(BaseAdapter):
                 return frozenset(workers)
             return frozenset(connection.scalars(select(table.c.id).where(mine)))
 
+    @_sifted
     @_repeated
     def unregister(self, worker: str, *, now: datetime | None = None) -> Sequence[JobRecord]:
         """Forget a worker that ends in good order."""
@@ -338,6 +356,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Return the file that this process keeps locked for the worker."""
         return self._dialect.descriptors(worker)
 
+    @_sifted
     def ready_queues(self, *, alone: bool = False) -> Collection[str]:
         """Return the queues that have ready jobs."""
         with self._reading() as connection:
@@ -418,6 +437,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             moment = self._moment(connection, now)
             return connection.execute(begins.values(started_at=moment)).rowcount == 1
 
+    @_sifted
     @_repeated
     def settle(self, worker: str, settlements: Sequence[Settlement], *, now: datetime | None = None) -> frozenset[int]:
         """Write the outcomes of jobs that run under ``worker``."""
@@ -425,6 +445,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             moment = self._moment(connection, now)
             return self._settle(connection, worker, settlements, moment)
 
+    @_sifted
     @_repeated
     def exchange(
         self,
@@ -472,7 +493,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             now=now,
         )
         swapped = self._dialect.exchange(connection, swap)
-        records = sorted((_record(row) for row in swapped.claimed), key=_urgency)
+        records = sorted((record_of(row) for row in swapped.claimed), key=_urgency)
         return Exchange(settled=written.union(swapped.deleted), claimed=records, alive=swapped.alive)
 
     def _nothing_to_claim(
@@ -547,7 +568,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             return ()
         jobs = self._tables.jobs
         rows = self._dialect.ready_rows(connection, wanted)
-        records = [lifecycle.claimed(_record(row), worker=worker, now=now) for row in rows]
+        records = [lifecycle.claimed(record_of(row), worker=worker, now=now) for row in rows]
         if records:
             taken = update(jobs).where(self._among([record.id for record in records]))
             connection.execute(
@@ -587,6 +608,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         jobs = self._tables.jobs
         return tuple(self._dialect.distinct(connection, jobs.c.queue, ready(jobs, alone=alone)))
 
+    @_sifted
     @_repeated
     def promote(self, *, limit: int = 1000, now: datetime | None = None) -> int:
         """Make due jobs ready, urgent first."""
@@ -608,6 +630,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             self._wake()
         return len(due)
 
+    @_sifted
     @_repeated
     def release(self, worker: str, *, held: Collection[Claim] = (), now: datetime | None = None) -> Sequence[JobRecord]:
         """Give back what runs under ``worker`` and is not among what it holds."""
@@ -654,6 +677,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Note in a worker's page, where this host can, that it is about to be ended for what is overdue."""
         self._dialect.condemn(worker, at=at)
 
+    @_sifted
     @_repeated
     def rescue(
         self,
@@ -682,6 +706,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         self._wake()
         return taken
 
+    @_sifted
     @_repeated
     def sweep(self, *, now: datetime | None = None) -> Sequence[JobRecord]:
         """Take back jobs that run under an id without a worker row."""
@@ -717,27 +742,31 @@ class SQLAlchemyAdapter(BaseAdapter):
 
     # --- operators --------------------------------------------------------------------------------------------------
 
+    @_sifted
     def get(self, id: int) -> JobRecord | None:
         """Return the job, or None."""
         with self._reading() as connection:
             row = connection.execute(select(self._tables.jobs).where(self._tables.jobs.c.id == id)).first()
-        return None if row is None else _record(row)
+        return None if row is None else record_of(row)
 
+    @_sifted
     def jobs(self, filter: JobFilter | None = None, *, after: int = 0, limit: int = 100) -> Sequence[JobRecord]:
         """Return jobs by id."""
         jobs = self._tables.jobs
         page = select(jobs).where(jobs.c.id > after, *_matching(jobs, filter)).order_by(jobs.c.id).limit(limit)
         with self._reading() as connection:
-            return [_record(row) for row in connection.execute(page)]
+            return [record_of(row) for row in connection.execute(page)]
 
+    @_sifted
     def attempts(self, id: int) -> Sequence[JobAttempt]:
         """Return the failed tries of a job, oldest first."""
         attempts = self._tables.attempts
         fields = [attempts.c[field] for field in JobAttempt.__struct_fields__]
         history = select(*fields).where(attempts.c.job_id == id).order_by(attempts.c.id)
         with self._reading() as connection:
-            return [JobAttempt(**row._mapping) for row in connection.execute(history)]  # noqa: SLF001 - its public name
+            return [attempt_of(row) for row in connection.execute(history)]
 
+    @_sifted
     def counts(self) -> Mapping[tuple[str, JobState], int]:
         """Return how many jobs there are per queue and state."""
         jobs = self._tables.jobs
@@ -745,18 +774,20 @@ class SQLAlchemyAdapter(BaseAdapter):
         with self._reading() as connection:
             return {(queue, JobState(state)): number for queue, state, number in connection.execute(grouped)}
 
+    @_sifted
     def next_run_at(self) -> datetime | None:
         """Return the earliest ``run_at`` of a scheduled job: one look into the index per priority."""
         with self._reading() as connection:
             heads = self._dialect.heads(connection, self._tables.jobs)
         return min((head.run_at for head in heads), default=None)
 
+    @_sifted
     def workers(self) -> Sequence[WorkerRecord]:
         """Return the workers that are known, oldest first."""
         workers = self._tables.workers
         with self._reading() as connection:
             rows = connection.execute(select(workers).order_by(workers.c.started_at, workers.c.id)).all()
-        return [_worker(row) for row in rows]
+        return [worker_of(row) for row in rows]
 
     def retry(self, seen: Sequence[JobRecord], *, now: datetime | None = None) -> frozenset[int]:
         """Make jobs ready now, with at least one more try."""
@@ -770,6 +801,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         """Change jobs that wait."""
         return self._change(seen, lambda record, *, now: lifecycle.edited(record, edit, now=now), now)
 
+    @_sifted
     @_repeated
     def delete(self, seen: Sequence[JobRecord]) -> frozenset[int]:
         """Delete jobs that do not run, with their history."""
@@ -789,6 +821,7 @@ class SQLAlchemyAdapter(BaseAdapter):
             connection.execute(delete(attempts).where(attempts.c.job_id.in_(select(jobs.c.id).where(*chosen))))
             return connection.execute(delete(jobs).where(*chosen)).rowcount
 
+    @_sifted
     @_repeated
     def _change(
         self, seen: Sequence[JobRecord], transition: Callable[..., JobRecord | None], now: datetime | None
@@ -808,6 +841,28 @@ class SQLAlchemyAdapter(BaseAdapter):
             for record in self._locked(connection, self._among([record.id for record in seen]))
             if (record.id, record.state, record.lock_token) in standing
         ]
+
+    # --- forged rows ------------------------------------------------------------------------------------------------
+
+    def set_unreadable_aside(self) -> int:
+        """Set all rows aside that no release of Sapwood has written; return how many there were.
+
+        They are looked for among all rows, and after a look in vain for a minute no more.
+        """
+        if time.monotonic() < self._next_sieving or self.migration_status().is_too_new:
+            return 0
+        sieve = Sieve(self._tables, self._dialect)
+        with self._reading() as connection:
+            found = sieve.find(connection)
+        count = sum(map(len, found.values()))
+        if not count:
+            self._next_sieving = time.monotonic() + _SIEVING_PAUSE
+            return 0
+        with self._writing() as connection:
+            sieve.remove(connection, found, self._dialect.clock(connection))
+        ids = ", ".join(f"#{key}" for key in found[self._tables.jobs][:_SHOWN]) or "none"
+        _log.warning("%s: %d rows that cannot be read are set aside, jobs: %s", self.describe(), count, ids)
+        return count
 
     # --- waking up --------------------------------------------------------------------------------------------------
 
@@ -845,7 +900,7 @@ class SQLAlchemyAdapter(BaseAdapter):
 
     def _locked(self, connection: Connection, *conditions: ColumnElement[bool]) -> Sequence[JobRecord]:
         rows = connection.execute(select(self._tables.jobs).where(*conditions).with_for_update())
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
 
     def _write(
         self, connection: Connection, left: Sequence[JobRecord], history: Iterable[JobAttempt | None] = ()
@@ -1005,14 +1060,17 @@ def _url(database: "str | URL | Engine | AsyncEngine") -> URL:
                 mend="use a file, MemoryAdapter(), or SQLAlchemyAdapter('sqlite:///:memory:')",
             )
         return url
-    try:
-        return make_url(cast("str | URL", database))
-    except ArgumentError as error:
-        raise ConfigurationError(
-            "the database URL cannot be read",
-            why="it is not of the form dialect://user:password@host/name",
-            mend="for a file beside you: sqlite:///jobs.db",
-        ) from error
+    with suppress(ArgumentError, ValueError):
+        url = make_url(cast("str | URL", database))
+        # Behind an @ that was not encoded, the rest of a password would be taken for the host, which is shown.
+        if url.get_backend_name() and "@" not in (url.host or ""):
+            return url
+    # Nothing hangs on it: what SQLAlchemy says may quote the URL, and a port that is none is part of a password.
+    raise ConfigurationError(
+        "the database URL cannot be read",
+        why="it is not of the form dialect://user:password@host/name",
+        mend="for a file beside you: sqlite:///jobs.db – a password is percent-encoded",
+    )
 
 
 def _dialect(url: URL, durability: Durability) -> Dialect:
@@ -1075,13 +1133,6 @@ def _trace(record: JobRecord, notes: Mapping[Claim, Trace] | None) -> Trace:
     return notes.get(record.claim, Trace.NOT_STARTED)
 
 
-def _record(row: Any) -> JobRecord:
-    values = dict(zip(JobRecord.__struct_fields__, row, strict=True))
-    values["state"] = _STATES[values["state"]]
-    values["alone"] = bool(values["alone"])
-    return JobRecord(**values)
-
-
 def _row(record: JobRecord, *, without: Collection[str]) -> dict[str, Any]:
     values: dict[str, Any] = {
         field: getattr(record, field) for field in JobRecord.__struct_fields__ if field not in without
@@ -1089,10 +1140,3 @@ def _row(record: JobRecord, *, without: Collection[str]) -> dict[str, Any]:
     values["state"] = record.state.value
     values["alone"] = int(record.alone)
     return values
-
-
-def _worker(row: Any) -> WorkerRecord:
-    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
-    if values["queues"] is not None:
-        values["queues"] = msgspec.json.decode(values["queues"], type=list[str])
-    return WorkerRecord(**values)

@@ -180,8 +180,8 @@ def _change_directory(ctx: click.Context, param: click.Parameter, value: str | N
         return
     try:
         os.chdir(value)
-    except OSError as error:
-        raise click.BadParameter(f"{value}: {error.strerror}", ctx, param) from error
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{value}: {getattr(error, 'strerror', error)}", ctx, param) from error
 
 
 def _choose_colour(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

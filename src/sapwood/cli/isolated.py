@@ -25,7 +25,7 @@ from sapwood.host import die_with_parent
 from sapwood.isolation import Begun, Done, Logged, Message, Task, Unusable
 from sapwood.lifecycle import Failed, Outcome, Retried
 from sapwood.limit import AlarmLimit
-from sapwood.log import escaped
+from sapwood.wording import escaped
 
 _TOLD = ("job_id", "job", "queue", "attempt")
 

@@ -26,7 +26,7 @@ from sapwood.cli.output import (
     until,
 )
 from sapwood.cli.problems import Misused, NotFound
-from sapwood.cli.values import flat, listed
+from sapwood.cli.values import flat, identity, listed
 from sapwood.cli.why import living_workers, reason, title
 from sapwood.record import JobAttempt, JobRecord, JobState
 
@@ -59,7 +59,7 @@ def _filters(command: "Callable[..., Any]") -> "Callable[..., Any]":
 )
 @_filters
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, metavar="N", help="How many.")
-@click.option("--after", "after", type=click.IntRange(min=0), default=0, metavar="ID", help="Only later ones.")
+@click.option("--after", "after", type=identity, default=0, metavar="ID", help="Only later ones.")
 def list_command(
     states: tuple[tuple[str, ...], ...],
     queues: tuple[tuple[str, ...], ...],
@@ -126,7 +126,7 @@ def _arguments(record: JobRecord) -> str:
 def _decoded(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -144,7 +144,7 @@ def as_json(record: JobRecord) -> dict[str, Any]:
     examples=("sapwood show 42", "sapwood show 42 --json"),
     after="Exit code 5 where there is no such job. A job that succeeds is deleted, unless its class keeps it.",
 )
-@click.argument("id", type=click.IntRange(min=1))
+@click.argument("id", type=identity)
 @click.option("--adapter", metavar="NAME", help="Whose jobs.  [env: SAPWOOD_ADAPTER; default: default]")
 def show_command(id: int, adapter: str | None) -> None:
     """Show one job: its tries, and why it is not running."""

@@ -16,6 +16,7 @@ from sapwood.cli.output import clean, number, short_name, shortened, span, tell,
 from sapwood.cli.why import title
 from sapwood.events import Event, JobEnded, JobFenced, JobStarted, StoreFailed, StoreRecovered, WorkerRescued
 from sapwood.lifecycle import Cancelled, Failed, Failure, Released, Retried, Snoozed, Succeeded, Unrecognised
+from sapwood.log import Escaping
 from sapwood.record import JobRecord
 
 _MOST_LINES = 50
@@ -196,7 +197,7 @@ def logging_to_stderr(
         yield
         return
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
+    handler.setFormatter(Escaping(formatter))
     handler.addFilter(shown)
     level = logger.level
     logger.addHandler(handler)

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from sapwood.cli.command import Group, Invocation, common_options
 from sapwood.cli.output import complain, tell
 from sapwood.cli.problems import ExitCode, exit_code
 from sapwood.errors import SapwoodError
+from sapwood.wording import story
 
 
 class _Entry(NamedTuple):
@@ -150,5 +150,5 @@ def _unexpected(call: Invocation, error: Exception) -> int:
 def _trace(call: Invocation, error: BaseException) -> bool:
     wanted = bool(call.verbose or os.environ.get("SAPWOOD_TRACEBACK"))
     if wanted:
-        tell("".join(traceback.format_exception(error)).rstrip())
+        tell(story(error, ""))
     return wanted

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from io import StringIO
@@ -13,11 +12,12 @@ from typing import Any, TextIO
 import click
 
 from sapwood.errors import SapwoodError
+from sapwood.wording import escaped, masked
 
 _PLAIN = str.maketrans(
     {"▶": ">", "✓": "+", "✕": "x", "○": "o", "◆": "*", "·": "-", "–": "-", "—": "-", "…": "...", "→": "->", "×": "x"}
 )
-_BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_COLOUR = re.compile(r"(\x1b\[[\d;]*m|[\n\t])")
 _COLOURS = {
     "ready": "cyan",
     "scheduled": "blue",
@@ -37,7 +37,7 @@ def say(text: str = "") -> None:
 
 def tell(text: str = "", *, color: bool | None = None) -> None:
     """Write a line of talk to stderr."""
-    click.echo(fitting(text, sys.stderr), err=True, color=color)
+    click.echo(fitting(masked(text), sys.stderr), err=True, color=color)
 
 
 def document(value: Any) -> None:
@@ -68,7 +68,11 @@ def wants_colour(choice: str, environ: Mapping[str, str]) -> bool | None:
 
 
 def fitting(text: str, stream: TextIO) -> str:
-    """Return ``text`` as ``stream`` can print it: plain signs for those that its encoding lacks."""
+    """Return ``text`` as ``stream`` can print it: plain signs for those that its encoding lacks.
+
+    Of all that could steer a terminal only line ends and colours are let through, whoever forgot to clean what.
+    """
+    text = "".join(part if place % 2 else escaped(part) for place, part in enumerate(_COLOUR.split(text)))
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
@@ -79,10 +83,9 @@ def fitting(text: str, stream: TextIO) -> str:
 
 def clean(text: str, *, lines: bool = False) -> str:
     r"""Return ``text`` with control characters written out as ``\x1b``; line ends and tabs too, unless ``lines``."""
-    kept = "\n\t" if lines else ""
     if text.isprintable():
         return text
-    return "".join(char if char in kept or not _is_control(char) else _written_out(char) for char in text)
+    return "\n".join("\t".join(map(escaped, line.split("\t"))) for line in text.split("\n")) if lines else escaped(text)
 
 
 def shortened(text: str, width: int) -> str:
@@ -163,11 +166,3 @@ def _terminal_width() -> int:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 80
     except (OSError, ValueError):
         return 80
-
-
-def _is_control(char: str) -> bool:
-    return char in _BIDI or unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"}
-
-
-def _written_out(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")

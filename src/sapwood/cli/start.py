@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from sapwood.host import environment
 from sapwood.plan import Plan
 
 _LINES_SHOWN = 10
+_ANOTHER = "choose another by --log-file"
 
 
 @click.command(
@@ -100,7 +102,7 @@ def _started(plan: Plan, folder: StateFolder, log: Path, patience: float) -> Map
     words = arguments(plan, state=folder.path, ready=theirs)
     paper = int(words[words.index("--plan") + 1])
     written = _opened(log)
-    before = os.lseek(written, 0, os.SEEK_END)
+    before = log.stat().st_size
     process = subprocess.Popen(  # noqa: S603 - our own command
         words,
         cwd=plan.directory,
@@ -128,12 +130,21 @@ def _started(plan: Plan, folder: StateFolder, log: Path, patience: float) -> Map
 def _opened(log: Path) -> int:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(log, flags, 0o600)
-    except OSError as error:
+        # A pipe that nobody reads would be waited for.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        written = os.open(log, flags, 0o600)
+    except (OSError, ValueError) as error:
         raise Refused(
-            f"cannot write {log}", why=error.strerror or str(error), mend="choose another by --log-file"
+            f"cannot write {log}", why=getattr(error, "strerror", None) or str(error), mend=_ANOTHER
         ) from error
+    status = os.fstat(written)
+    if stat.S_ISREG(status.st_mode) and status.st_uid not in {0, os.geteuid()}:
+        os.close(written)
+        raise Refused(f"{log} is somebody else's file", why="they could change what it says", mend=_ANOTHER)
+    if stat.S_ISFIFO(status.st_mode):
+        os.close(written)
+        raise Refused(f"{log} is a pipe", mend=_ANOTHER)
+    return written
 
 
 def _answer(pipe: int, patience: float) -> dict[str, Any] | None:

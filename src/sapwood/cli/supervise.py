@@ -28,9 +28,11 @@ from sapwood.daemon import Identity, StateFolder
 from sapwood.errors import SapwoodError
 from sapwood.events import Events
 from sapwood.health import Probe, ServiceManager
+from sapwood.host import keep_files_private, usual_umask
 from sapwood.log import LogListener
 from sapwood.plan import Plan
 from sapwood.supervisor import Supervisor
+from sapwood.wording import escaped, told
 
 _log = logging.getLogger("sapwood")
 
@@ -57,6 +59,8 @@ def become(plan: Plan, **options: Any) -> None:
     words = arguments(plan, **options)
     sys.stdout.flush()
     sys.stderr.flush()
+    if usual_umask() >= 0:
+        os.umask(usual_umask())
     os.execv(words[0], words)  # noqa: S606 - our own command
 
 
@@ -95,6 +99,7 @@ class _Process:
     def run(self, held: int | None) -> None:
         """Supervise to the end; where another release is to follow, become that."""
         if self._folder is not None:
+            keep_files_private()
             self._folder.hold(Identity.own(self._plan.release), inherited=held)
         with self._watched() as changed:
             supervisor = self._supervisor(changed)
@@ -180,8 +185,8 @@ def _answer(supervisor: Supervisor, request: dict[str, Any]) -> dict[str, Any]:
             case {"verb": "status"}:
                 answer.update(supervisor.status())
                 answered.set()
-            case {"verb": "restart", "plan": str(plan), "patience": int() | float() as patience}:
-                supervisor.restart(Plan.decoded(plan.encode()), done, patience=patience)
+            case {"verb": "restart", "plan": str(), "patience": int() | float() as patience} if plan is not None:
+                supervisor.restart(plan, done, patience=patience)
             case {"verb": "stop", "groups": list(groups)}:
                 supervisor.stop_groups(groups, done)
             case {"verb": "options"}:
@@ -192,10 +197,19 @@ def _answer(supervisor: Supervisor, request: dict[str, Any]) -> dict[str, Any]:
             case _:
                 done("no such request")
 
+    # Read here, and not by the main thread: that must go on whatever a request holds.
+    plan = _planned(request.get("plan"))
     supervisor.post(act)
-    patient = request.get("verb") in {"restart", "stop"}
+    patient = request.get("verb") in ("restart", "stop")
     answered.wait(None if patient else _ANSWER_SECONDS)
     return answer if answered.is_set() else {"error": "the supervisor is busy"}
+
+
+def _planned(text: object) -> Plan | None:
+    try:
+        return Plan.decoded(text.encode()) if isinstance(text, str) else None
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
 
 
 def _reload(supervisor: Supervisor, folders: Any) -> None:
@@ -205,12 +219,12 @@ def _reload(supervisor: Supervisor, folders: Any) -> None:
     def look() -> None:
         for changes in watch(*folders, watch_filter=PythonFilter()):
             names = sorted({Path(file).name for _, file in changes})
-            _log.warning("%s changed: restarting the workers", ", ".join(names))
+            _log.warning("%s changed: restarting the workers", escaped(", ".join(names)))
             over = threading.Event()
 
             def done(failure: str | None, over: threading.Event = over) -> None:
                 if failure is not None:
-                    _log.error("not restarted: %s", failure)
+                    _log.error("not restarted: %s", told(failure))
                 over.set()
 
             supervisor.post(partial(supervisor.restart, supervisor.plan, done))

@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -13,6 +13,11 @@ from sapwood.cli.problems import Misused
 from sapwood.record import JobState
 
 _HIGHEST_PORT = 65_535
+identity = click.IntRange(-(2**63), 2**63 - 1)
+"""The id of a job, as far as a database has room for it."""
+
+_LONGEST = 100 * 366 * 86_400.0
+
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
@@ -34,7 +39,10 @@ def length(value: str) -> float:
     text = value.strip().lower()
     if not re.fullmatch(r"(?:\d+(?:\.\d+)?\s*[smhdw]?\s*)+", text):
         raise click.BadParameter(f'"{value}" is no length of time – write 300 (seconds), 5m, 2h or 1d')
-    return sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text))
+    seconds = sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text))
+    if seconds > _LONGEST:
+        raise click.BadParameter(f'"{value}" is too long – a hundred years is the most')
+    return seconds
 
 
 def address(value: str) -> tuple[str, int]:
@@ -51,7 +59,10 @@ def moment(value: str) -> datetime:
         found = datetime.fromisoformat(value)
     except ValueError:
         raise click.BadParameter(f'"{value}" is no moment – write one such as 2030-12-31T12:00Z') from None
-    return found.astimezone() if found.tzinfo is None else found
+    try:
+        return (found.astimezone() if found.tzinfo is None else found).astimezone(UTC)
+    except (OverflowError, ValueError):
+        raise click.BadParameter(f'"{value}" is beyond the calendar') from None
 
 
 def _state(name: str) -> str:
@@ -96,7 +107,7 @@ def job_arguments(words: Sequence[str], annotations: Mapping[str, Any]) -> tuple
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_no_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Misused(
             f"the arguments are no JSON: {error}", mend="mind the quotes of the shell: '{\"user_id\": 42}'"
         ) from error
@@ -118,7 +129,7 @@ def _value(key: str, text: str, annotation: Any) -> Any:
                 raise Misused(f'{key} must be {_AS_NUMBER[number]}, not "{text}"') from None
     try:
         return json.loads(text, parse_constant=_no_constant)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

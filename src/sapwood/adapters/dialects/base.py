@@ -17,6 +17,8 @@ from sqlalchemy import (
     Row,
     Select,
     Table,
+    Text,
+    cast,
     event,
     func,
     insert,
@@ -227,6 +229,14 @@ class Dialect(ABC):
     @abstractmethod
     def among(self, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
         """Return the condition that a column is one of many ids: one parameter, however many they are."""
+
+    def as_text(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Return a column as text that can be read whatever is in it, for :meth:`from_text`."""
+        return cast(column, Text)
+
+    def from_text(self, text: str | None) -> str | None:
+        """Return the text that :meth:`as_text` asked for."""
+        return text
 
     # --- finding ------------------------------------------------------------------------------------------------------
 

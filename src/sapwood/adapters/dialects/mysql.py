@@ -15,7 +15,9 @@ from sqlalchemy import (
     NullPool,
     Row,
     Select,
+    String,
     Table,
+    cast,
     create_engine,
     func,
     insert,
@@ -43,6 +45,7 @@ from sapwood.adapters.dialects.troubles import (
     UNREACHABLE,
     Trouble,
 )
+from sapwood.errors import StoreError
 
 _LOCK_SECONDS = 3
 
@@ -180,6 +183,10 @@ class MySQLDialect(ServerDialect):
         """List the ids: MySQL has no arrays."""
         return column.in_(ids)
 
+    def as_text(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Say it in MySQL's words."""
+        return cast(column, String)
+
     # --- finding ----------------------------------------------------------------------------------------------------
 
     def distinct(
@@ -276,6 +283,10 @@ class MySQLDialect(ServerDialect):
     def is_conflict(self, error: DBAPIError) -> bool:
         """Know it by its number. A lock that was waited for too long undoes a statement only: all is undone by us."""
         return _number(error) in _CONFLICTS
+
+    def translated(self, error: DBAPIError) -> StoreError | None:
+        """Name what the server reports; a sum that is too large (1690) is the fault of a row, not of the network."""
+        return None if _number(error) == 1690 else super().translated(error)  # noqa: PLR2004 - the number is its name
 
     def _is_overdue(self, error: DBAPIError) -> bool:
         return _number(error) == 1969  # noqa: PLR2004 - the number is its name

@@ -13,6 +13,7 @@ from sapwood.adapters.dialects.base import PLAIN, Dialect, Greeting, Pooling
 from sapwood.adapters.dialects.troubles import UNREACHABLE, Trouble
 from sapwood.adapters.tables import Instant
 from sapwood.errors import ConfigurationError, SchemaMissing, StoreError, StoreUnavailable
+from sapwood.wording import masked
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -155,7 +156,7 @@ class ServerDialect(Dialect):
 
     def translated(self, error: DBAPIError) -> StoreError | None:
         """Name what the server reports."""
-        said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+        said = next(iter(masked(str(error.orig)).strip().splitlines()), type(error.orig).__name__)
         if self.is_missing_table(error):
             return self.schema_missing()
         if self.is_missing_column(error):

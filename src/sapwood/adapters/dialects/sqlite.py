@@ -21,6 +21,7 @@ from sqlalchemy import (
     Row,
     Select,
     Table,
+    case,
     create_engine,
     event,
     func,
@@ -266,6 +267,14 @@ class SQLiteDialect(Dialect):
         """Pass the ids as one JSON text: a list of parameters would be another statement for each length."""
         return column.in_(select(func.json_each(json.dumps(ids)).table_valued("value").c.value))
 
+    def as_text(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Write the bytes out: what SQLite calls text may be no text."""
+        return case((column.is_not(None), func.hex(column)))
+
+    def from_text(self, text: str | None) -> str | None:
+        """Read what can be read."""
+        return None if text is None else bytes.fromhex(text).decode("utf-8", "replace")
+
     def is_ready(self, connection: Connection, wanted: Wanted) -> bool:
         """Look for the first."""
         return connection.scalar(self._first(_reads(wanted, self.order), 1)) is not None
@@ -454,13 +463,18 @@ def _absolute(database: str | None) -> Path | None:
             why="its options could switch off the locks that keep jobs safe",
             mend="give the plain path: sqlite:///path/to/jobs.db",
         )
-    return Path(database).resolve()
+    try:
+        return Path(database).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(
+            f"{database!r} names no file", why=str(error), mend="for a file beside you: sqlite:///jobs.db"
+        ) from error
 
 
 def _create(path: Path) -> None:
     """Create the file for its owner only; one that is there keeps its mode."""
     with named(f"sqlite:///{path}"), suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
 
 
 def _refuse_network(path: Path) -> None:
