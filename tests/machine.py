@@ -150,12 +150,12 @@ class Machine(RuleBasedStateMachine):
     @rule(
         which=indices,
         outcomes=st.lists(outcomes, min_size=1, max_size=3),
-        current=st.booleans(),
+        which_claims=st.sampled_from(["held", "late", "any"]),
         stranger=st.none() | who,
     )
-    def settle(self, which, outcomes, current, stranger):
+    def settle(self, which, outcomes, which_claims, stranger):
         held = [claim for name in self.busy() for claim in self.held(name)]
-        claims = self.pick((current and held) or self.claims, which)
+        claims = self.pick({"held": held, "late": self.late(), "any": ()}[which_claims] or self.claims, which)
         worker = claims[0].locked_by
         if stranger is not None:
             worker = self.worker(stranger, [name for name in self.names[-3:] if name != worker])
@@ -317,6 +317,15 @@ class Machine(RuleBasedStateMachine):
     def held(self, worker):
         """Return the claims that a worker has and knows of."""
         return [one for one in self.claims if self.model.holds(worker, one)]
+
+    def late(self):
+        """Return the claims that a worker no longer has, of jobs that it has again."""
+        rows = [(claim, self.model.rows.get(claim.id)) for claim in self.claims]
+        return [
+            claim
+            for claim, row in rows
+            if row and row["locked_by"] == claim.locked_by and row["lock_token"] != claim.lock_token
+        ]
 
     def of_one_run(self):
         """Return the claims of jobs that are to run once at most: some only, since they come to an end so soon."""

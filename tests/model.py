@@ -149,7 +149,7 @@ class Model:
         running = [row for row in self.rows.values() if row["state"] == JobState.RUNNING]
         return self._take_back([row for row in running if row["locked_by"] not in self.workers], None, now)
 
-    def _take_back(self, rows, notes, now):
+    def _take_back(self, rows, notes, now):  # noqa: PLR0915 - all that a death leaves, side by side
         for row in rows:
             claim = (row["id"], row["lock_token"])
             trace = Trace.UNKNOWN if notes is None else notes.get(claim, Trace.NOT_STARTED)
@@ -177,12 +177,13 @@ class Model:
                 row["last_error"] = _blame(trace)
             if trace is Trace.TIMED_OUT:
                 row["last_error"] = _blame(trace)
-                row["state"] = JobState.SCHEDULED
-                row["run_at"] = now + timedelta(seconds=row["attempts"] ** 4)
             if row["deaths"] >= 3 or (spent and row["attempts"] >= row["max_attempts"]):
                 row["state"] = JobState.FAILED
                 row["failed_at"] = row["finished_at"] = now
                 row["last_error"] = row["last_error"] or "its last try failed, its outcome was lost with its worker"
+            elif trace is Trace.TIMED_OUT:
+                row["state"] = JobState.SCHEDULED
+                row["run_at"] = now + timedelta(seconds=row["attempts"] ** 4)
         return {row["id"] for row in rows}
 
     def promote(self, limit, now):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import logging
 import sys
 import threading
@@ -373,6 +374,20 @@ def test_a_broken_listener_breaks_nobody_else(app, caplog):
     assert Executor(app).execute(record("test.add", '{"a": 1}')) == Succeeded()
     assert len(told) == 2
     assert "listener" in caplog.text
+
+
+def test_a_log_whose_stream_a_job_has_closed_makes_no_job_fail(app, monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    handler = logging.StreamHandler(closed)
+    logger = logging.getLogger("sapwood.events")
+    app.events.listen(lambda event: 1 / 0)
+    logger.addHandler(handler)
+    try:
+        assert Executor(app).execute(record("test.add", '{"a": 1}')) == Succeeded()
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_the_arguments_of_a_job_reach_no_log(app, caplog):

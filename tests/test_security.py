@@ -43,6 +43,7 @@ PROCESSES = {
     "cli/start.py": "the same",
     "cli/supervise.py": "the same, in this process's place",
     "processes.py": "the same",
+    "isolation.py": "the same, for one job",
 }
 TEXTS = {
     "adapters/tables.py": "conditions of indexes, constant",

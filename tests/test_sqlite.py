@@ -426,7 +426,7 @@ def test_a_row_cannot_name_a_file_to_be_touched(adapter, tmp_path, named):
     with adapter._writing() as connection:
         connection.execute(text("UPDATE background_workers SET id = :id"), {"id": named.format(folder=tmp_path)})
     (forged,) = adapter.workers()
-    assert adapter.is_dead(forged) is None, "only its beat can tell"
+    assert adapter.is_dead(forged) is True, "nobody lives under such a name"
     assert adapter.notes(forged) is None
     adapter.pardon(forged.id)
     assert adapter.rescue(forged.id) == []

@@ -24,4 +24,5 @@ def test_an_adapter_that_remembers_where_nothing_is_ready_does_what_the_model_do
 @pytest.mark.parametrize("store", STORES)
 def test_the_machine_finds_a_mutant(store, mutant):
     with MUTANTS[mutant](STORES[store].kind) as kind, pytest.raises(AssertionError):
-        run(STORES[store], kind, examples=EXAMPLES[store], steps=60)
+        # It ends at the first difference: most mutants are found within a few lives.
+        run(STORES[store], kind, examples=5 * EXAMPLES[store], steps=60)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from msgspec import Struct
 
@@ -166,4 +167,6 @@ class Events:
             try:
                 listener(event)
             except Exception as error:  # noqa: BLE001 - a listener must not break the one who states the fact
-                _log.error("a listener failed on %s\n%s", type(event).__name__, story(error))
+                # A job may have closed the stream of the log.
+                with suppress(Exception):
+                    _log.error("a listener failed on %s\n%s", type(event).__name__, story(error))

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 LONG_SECONDS = 1.0
 """A transaction that keeps everybody else from writing for longer is told of."""
 
-_SAVEPOINT = "sapwood_job"
 
 _log = logging.getLogger("sapwood")
 
@@ -147,7 +146,7 @@ class Work(Transaction):
             with self._means.named():
                 connection = JobConnection(self._means.engine())
                 connection.begin()
-                connection.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
+                connection.exec_driver_sql("SAVEPOINT sapwood_job")
         except BaseException:
             self._turn.close()
             if connection is not None:
@@ -181,7 +180,7 @@ class Work(Transaction):
 
     def _see_that_it_is_whole(self, connection: Connection) -> None:
         try:
-            connection.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+            connection.exec_driver_sql("RELEASE SAVEPOINT sapwood_job")
         except DBAPIError as error:
             with self._means.named():
                 if error.connection_invalidated:
