@@ -16,7 +16,7 @@ KINDS = {
     "mysql": ("MariaDB", servers.mysql),
     "pgbouncer": ("pgbouncer", servers.pgbouncer),
 }
-PROGRAMS = {"systemd": "systemd-analyze"}
+PROGRAMS = {"systemd": "systemd-analyze", "cc": "cc"}
 
 _asked: dict[str, str] = {}
 """What came of each kind of server that a test has asked for."""

@@ -14,9 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGQUIT, SIGTERM
@@ -113,7 +113,14 @@ def postgresql(*, fsync: bool = True) -> Server:
 
 def postgresql_on(disk: Path) -> Server:
     """Return a PostgreSQL server of its own, which keeps its data in a folder on some disk; whoever asks ends it."""
-    return _own_postgresql(disk / "data", "--wal-segsize=1", settings=("max_wal_size=4MB", "min_wal_size=2MB"))
+    return _new_postgresql(disk / "data", "--wal-segsize=1", settings=("max_wal_size=4MB", "min_wal_size=2MB"))
+
+
+def by_a_clock(kind: str, environment: Mapping[str, str]) -> Server:
+    """Return a server of its own whose process has these variables besides; whoever asks ends it."""
+    if kind == "postgresql":
+        return _new_postgresql(None, settings=(), environment=environment)
+    return _new_mysql(environment=environment)
 
 
 def mysql(*, fsync: bool = True) -> Server:
@@ -157,10 +164,12 @@ def _postgresql(*, fsync: bool) -> Server:
     if given := os.environ.get("SAPWOOD_TEST_POSTGRESQL_URL"):
         return _given(given, "postgresql+psycopg", database="postgres")
 
-    return _own_postgresql(None, settings=(f"fsync={'on' if fsync else 'off'}",))
+    return _new_postgresql(None, settings=(f"fsync={'on' if fsync else 'off'}",))
 
 
-def _own_postgresql(data: Path | None, *options: str, settings: Sequence[str]) -> Server:
+def _new_postgresql(
+    data: Path | None, *options: str, settings: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Server:
     _need_module("psycopg")
     run, port, password = _run(), _free_port(), secrets.token_hex()
     folder = run.new_folder("postgresql")
@@ -181,6 +190,7 @@ def _own_postgresql(data: Path | None, *options: str, settings: Sequence[str]) -
         stop_by=SIGINT,
         # What `pg_ctl stop -m immediate` sends. A killed one would leave its shared memory behind.
         crash_by=SIGQUIT,
+        environment=environment or {},
     )
     url = URL.create("postgresql+psycopg", USER, password, "127.0.0.1", port, "postgres")
     return Server(url, program)
@@ -214,6 +224,10 @@ def _mysql(*, fsync: bool) -> Server:
     if given := os.environ.get("SAPWOOD_TEST_MYSQL_URL"):
         return _given(given, "mysql+pymysql", database=None)
 
+    return _new_mysql(*([] if fsync else ["--innodb-flush-method=nosync"]))
+
+
+def _new_mysql(*options: str, environment: Mapping[str, str] | None = None) -> Server:
     _need_module("pymysql")
     daemon = _find("mariadbd", "mysqld")
     install = _find("mariadb-install-db", "mysql_install_db")
@@ -235,11 +249,12 @@ def _mysql(*, fsync: bool) -> Server:
             *(f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve", f"--socket={folder}/socket"),
             *("--character-set-server=utf8mb4", "--max-connections=200"),
             f"--init-file={run.new_file(folder / 'users.sql', users)}",
-            *([] if fsync else ["--innodb-flush-method=nosync"]),
+            *options,
         ],
         folder,
         stop_by=SIGTERM,
         crash_by=SIGKILL,
+        environment=environment or {},
     )
     return Server(URL.create("mysql+pymysql", USER, password, "127.0.0.1", port), program)
 
@@ -294,6 +309,7 @@ class Program:
     folder: Path
     stop_by: signal.Signals
     crash_by: signal.Signals
+    environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self, ready: Callable[[], bool]) -> None:
@@ -302,7 +318,7 @@ class Program:
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [str(word) for word in self.command],
-                **_run().as_account(self.folder),
+                **_run().as_account(self.folder, self.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -382,9 +398,9 @@ class Run:
         if self._account:
             os.chown(path, self._account.pw_uid, self._account.pw_gid, follow_symlinks=False)
 
-    def as_account(self, folder: Path) -> dict[str, Any]:
+    def as_account(self, folder: Path, more: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Say how a server's process is run."""
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "HOME": str(folder)}
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "HOME": str(folder), **(more or {})}
         settings: dict[str, Any] = {"cwd": folder, "env": environment}
         if self._account:
             settings |= {"user": self._account.pw_uid, "group": self._account.pw_gid, "extra_groups": []}
