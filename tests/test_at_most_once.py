@@ -1,5 +1,6 @@
 """What may run only once: marked just before it begins, and never begun again by anybody but an operator."""
 
+import asyncio
 import threading
 from typing import ClassVar
 
@@ -93,6 +94,42 @@ def test_without_an_answer_it_does_not_run_and_its_mark_is_taken_back(app, monke
     handle = job_class.perform_later()
     assert Worker(app).workoff().succeeded == 1
     assert (asked, Once.ran, failures) == ([handle.id] * 3, [handle.id], ["mark"] * 2)
+
+
+@pytest.mark.parametrize("job_class", [Once, OnceAsync])
+def test_a_mark_that_fails_for_whatever_reason_keeps_no_slot(app, monkeypatch, job_class):
+    def answer(mark, times):
+        if times == 1:
+            raise RuntimeError("nobody has thought of this")
+        return mark()
+
+    watched(app, monkeypatch, answer)
+    handle = job_class.perform_later()
+    assert Worker(app, concurrency=1).workoff().succeeded == 1
+    assert Once.ran == [handle.id]
+
+
+def test_one_that_is_cancelled_while_it_is_marked_keeps_no_slot(app, monkeypatch):
+    marking, cancelled = threading.Event(), threading.Event()
+
+    class Canceller(Job, name="once.canceller"):
+        async def perform(self) -> None:
+            await asyncio.to_thread(marking.wait, 30)
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.sleep(0)
+            cancelled.set()
+
+    def answer(mark, times):
+        marking.set()
+        assert cancelled.wait(30)
+        return mark()
+
+    watched(app, monkeypatch, answer)
+    OnceAsync.set(priority=1).perform_later()
+    Canceller.perform_later()
+    assert Worker(app).workoff().succeeded == 2
+    assert len(Once.ran) == 1
 
 
 def test_a_worker_that_lost_the_job_does_not_run_it(app, monkeypatch):

@@ -2,12 +2,16 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+import threading
+from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from sqlalchemy import text
 
 import forgeries
 from conftest import worker_record
@@ -108,6 +112,8 @@ PAST_READING = (
     {"run_at": "soon", "state": "scheduled", "priority": 7},
     {"locked_at": "infinity", "state": "running", "locked_by": "gone"},
     {"locked_at": "then", "state": "running", "locked_by": "gone"},
+    {"started_at": "then"},
+    {"started_at": "infinity"},
 )
 
 
@@ -134,6 +140,35 @@ def test_a_row_that_cannot_be_read_is_failed_and_holds_up_no_other(store, monkey
     assert "that cannot be read are set aside" in caplog.text
     assert store.retry(aside) == {record.id for record in aside}
     assert store.delete([store.get(record.id) for record in aside]) == {record.id for record in aside}
+
+
+def test_what_cannot_be_read_is_set_aside_while_others_write(database):
+    store = SQLAlchemyAdapter(database)
+    store.register(worker_record("w"))
+    store.enqueue([JobDraft(job="nobody", args="{}") for _ in range(3)])
+    store.claim("w", limit=3)
+    writing, over = threading.Event(), threading.Event()
+
+    def write():
+        with closing(sqlite3.connect(store._dialect._path, timeout=60, isolation_level=None)) as other:
+            while not over.is_set():
+                other.execute("UPDATE background_workers SET beat = beat + 1 WHERE id = 'other'")
+                writing.set()
+
+    with store._writing() as connection:
+        connection.execute(text("UPDATE background_jobs SET locked_at = 'then' WHERE id = 2"))
+    store.register(worker_record("other"))
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        assert writing.wait(30)
+        rescued = store.rescue("w")
+    finally:
+        over.set()
+        thread.join()
+    assert len(rescued) == 2
+    assert store.get(2).last_error.startswith("UnreadableRow")
+    store.close()
 
 
 def test_a_forged_worker_has_no_file_touched_that_its_id_names(tmp_path):

@@ -1,6 +1,7 @@
 """Isolated jobs: each run is a process of its own, whose end harms nobody else and is certain."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -248,16 +249,110 @@ def test_an_isolated_job_ends_with_its_worker(project):
     wait_until(lambda: project.states() == {JobState.FAILED: 1})
 
 
-def test_an_app_that_a_new_process_cannot_find_is_one_clear_error():
+PARENTS = """
+class Parents(Job, name="parents", isolated=True):
+    def perform(self, number: int) -> None:
+        started = [
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=new)
+            for new in (False, True)
+        ]
+        for child in started:
+            note(number, self.context.attempt, f"pid {child.pid}")
+        note(number, self.context.attempt, "begun")
+        time.sleep(3600)
+"""
+
+
+def test_what_an_isolated_job_has_started_ends_with_its_worker_but_a_daemon(tmp_path, database_url):
+    project = Project(tmp_path / "project", database_url("sqlite"), more=JOBS + PARENTS)
+    try:
+        project.start("-n", "1")
+        project.enqueue("parents", 1, max_attempts=1)
+        wait_until(lambda: project.counted("begun") == 1)
+        (worker,) = project.workers()
+        worker.kill()
+        wait_until(lambda: project.states() == {JobState.FAILED: 1})
+        wait_until(lambda: len(living(project)) == 1, about="its child to be gone")
+        (daemon,) = living(project)
+        assert os.getsid(daemon) == daemon
+        os.kill(daemon, signal.SIGKILL)
+    finally:
+        project.end()
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [("file", "a new process would not find its app"), ("memory", "an isolated job cannot run")],
+)
+def test_what_a_new_process_cannot_find_is_one_clear_error(database, where, error):
     class Lost(Job, name="isolation.lost", isolated=True):
         def perform(self) -> None: ...
 
-    app = Sapwood(MemoryAdapter())
+    app = Sapwood(MemoryAdapter() if where == "memory" else database)
     Lost.perform_later()
     Worker(app).workoff()
     (record,) = app.adapter().jobs()
-    assert "a new process would not find its app" in record.last_error
+    assert error in record.last_error
     assert record.attempts == 1
+    app.close()
+
+
+MOVED = """
+from sqlalchemy import text
+
+
+class Moved(Job, name="moved", adapter="new", isolated=True, transactional=True):
+    def perform(self, number: int) -> None:
+        self.context.connection.execute(text("SELECT 1"))
+        note(number, self.context.attempt, "done")
+
+
+app = Sapwood(adapters={{"default": {url!r}, "new": {url!r} + ".new"}})
+"""
+
+
+def test_an_isolated_job_is_settled_where_it_is_kept_though_its_class_has_moved(tmp_path, database_url):
+    url = database_url("sqlite")
+    project = Project(tmp_path / "project", url, more=MOVED.format(url=url))
+    try:
+        project.enqueue("moved", 1)
+        done = project.call("workoff")
+        assert done.returncode == 0, done.stderr
+        assert project.adapter.jobs() == []
+        assert project.counted() == 1
+    finally:
+        project.end()
+
+
+def test_an_isolated_job_hears_of_a_stop_that_was_said_while_its_process_began(project):
+    project.start("-n", "1")
+    (worker,) = project.workers()
+    project.enqueue("asks", 1)
+    wait_until(worker.children, pause=0.001, about="its process to begin")
+    assert project.stop().returncode == 0
+    assert project.counted() == 1
+
+
+def test_an_isolated_job_runs_beside_more_than_a_thousand_open_files(project):
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most[1], 4096), most[1]))
+    try:
+        (project.folder / "open_files.py").write_text("import os\n\nkept = [os.dup(0) for _ in range(1100)]\n")
+        with (project.folder / "jobs.py").open("a") as code:
+            # In the worker alone: the process of a job begins with the worker's numbers.
+            code.write("\nif sys.argv[-1] == 'workoff':\n    import open_files\n")
+        project.enqueue("asks", 1)
+        worker = subprocess.Popen([sys.executable, "-m", "sapwood", "workoff"], cwd=project.folder)
+        try:
+            wait_until(lambda: project.counted("begun") == 1)
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(30) == 0
+        finally:
+            worker.kill()
+            worker.wait()
+        assert project.counted() == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
 
 
 @pytest.mark.parametrize(

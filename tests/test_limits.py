@@ -9,10 +9,13 @@ import time
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 
 from background import wait_until
 from sapwood import Job, MemoryAdapter, Sapwood, Worker, WorkerGroup, job
+from sapwood.adapters.dialects.sqlite import _Turn
 from sapwood.errors import ConfigurationError, JobTimeout
+from sapwood.events import JobStuck
 from sapwood.limit import ThreadLimit
 from sapwood.record import JobState
 from sapwood.timing import Timing
@@ -275,6 +278,55 @@ def test_an_exception_that_arrives_while_the_end_is_noted_is_swallowed_and_the_v
     assert limit.call(lambda: "done") == "done"
     assert limit.expired
     spin(0.01)
+
+
+def test_one_that_has_had_its_time_while_it_waited_for_its_turn_leaves_it_to_others():
+    turn = _Turn()
+    limit = ThreadLimit(1)
+    waits, raised = threading.Event(), []
+
+    def perform():
+        waits.set()
+        with turn.held(30):
+            spin(1)
+
+    def run():
+        try:
+            limit.call(perform)
+        except JobTimeout as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    with turn.held(0) as is_mine:
+        assert is_mine
+        thread.start()
+        assert waits.wait(30)
+        wait_until(lambda: turn._free._waiters, about="it to wait")
+        limit.ask()
+    thread.join(30)
+    assert len(raised) == 1
+    with turn.held(0) as is_mine:
+        assert is_mine
+
+
+def test_a_commit_that_takes_long_is_no_overrun(database, monkeypatch):
+    class Commits(Job, name="limits.commits", transactional=True, max_runtime=0.2):
+        def perform(self) -> None:
+            self.context.connection.execute(text("SELECT 1"))
+
+    app = Sapwood(database, timing=Timing().scaled(1 / 100))
+    stuck, settle = [], app.adapter()._settle_within
+    app.events.listen(lambda event: stuck.append(event) if isinstance(event, JobStuck) else None)
+
+    def slowly(*args):
+        threading.Event().wait(1)
+        return settle(*args)
+
+    monkeypatch.setattr(app.adapter(), "_settle_within", slowly)
+    Commits.perform_later()
+    assert Worker(app).workoff().succeeded == 1
+    assert stuck == []
+    app.close()
 
 
 def test_a_job_is_asked_once_only():

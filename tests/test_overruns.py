@@ -42,6 +42,15 @@ class Slow(Job, name="slow", max_runtime=0.3):
     def perform(self, number: int) -> None:
         note(number, self.context.attempt, "begun")
         time.sleep(3.5)
+
+
+class Relapses(Job, name="relapses"):
+    # Kills its worker, is set apart for that, and hangs.
+    def perform(self, number: int) -> None:
+        note(number, self.context.attempt, "begun")
+        if self.context.attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sum(range(10**15))
 """
 
 
@@ -112,3 +121,15 @@ def test_a_worker_without_a_supervisor_ends_itself_and_the_next_one_reads_why_on
     assert fate(project, late) == LATE
     assert project.adapter.get(neighbour) is None
     assert [(number, attempt) for number, attempt, _ in project.effects()] == [(2, 1)]
+
+
+def test_the_limit_of_a_group_holds_for_what_a_death_has_set_apart(tmp_path, database_url):
+    workers = "(WorkerGroup(max_runtime=0.3),)"
+    project = Project(tmp_path / "project", database_url("sqlite"), workers=workers, more=JOBS)
+    try:
+        project.start()
+        (late,) = project.enqueue("relapses", 1, max_attempts=2)
+        wait_until(lambda: project.states().get(JobState.FAILED) == 1, about="it to be ended")
+        assert fate(project, late) == (JobState.FAILED, 2, 1, True, TIMED_OUT)
+    finally:
+        project.end()

@@ -120,6 +120,15 @@ def test_the_overdue_whose_process_dies_of_something_else_has_not_timed_out(fd):
     assert read_page(fd) == {(1, 10): Trace.STARTED}
 
 
+def test_what_is_no_longer_limited_has_no_deadline(fd):
+    page = Page(fd, 2)
+    page.start((1, 1), deadline=10)
+    page.relieve((1, 1))
+    assert first_deadline(fd) is None
+    page.condemn(at=20)
+    assert read_page(fd) == {}
+
+
 def test_the_first_deadline_is_that_of_a_job_that_runs(fd):
     assert first_deadline(fd) is None
     page = Page(fd, 4)

@@ -20,7 +20,9 @@ from sapwood.cli.main import run
 from sapwood.cli.start import _opened
 from sapwood.daemon import NoAnswer, StateFolder
 from sapwood.errors import SapwoodError, UnsupportedStore
+from sapwood.lifecycle import KILLED_ITS_WORKER
 from sapwood.link import Garbled, Link
+from sapwood.record import JobState
 
 SOURCE = Path(__file__).parent.parent / "src" / "sapwood"
 MODULES = {str(file.relative_to(SOURCE)): ast.parse(file.read_text()) for file in sorted(SOURCE.rglob("*.py"))}
@@ -339,7 +341,9 @@ def test_a_supervisor_survives_garbage_at_its_door_and_on_a_link_and_its_files_a
         wait_until(lambda: "could not be understood" in str(project.status()), seconds=60)
         assert project.counted("begun") > 0
         assert project.supervisor() == supervisor
-        project.adapter.clear(running=True)
+        # It is to blame, and would do so again.
+        wait_until(lambda: set(project.states()) == {JobState.FAILED}, seconds=60)
+        assert [job.last_error for job in project.adapter.jobs()] == [KILLED_ITS_WORKER]
         project.enqueue("effect", 2)
         wait_until(lambda: project.counted("done"), seconds=60)
         assert "Traceback" not in project.log()

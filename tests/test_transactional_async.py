@@ -124,7 +124,8 @@ def test_one_that_is_cancelled_while_it_waits_for_its_turn_leaves_it_to_others(d
             await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
             await waits
-        assert not adapter._dialect._turn.locked()
+        with adapter._dialect._turn.held(0) as is_free:
+            assert is_free
 
     asyncio.run(cancelled())
     assert adapter.counts() == {}

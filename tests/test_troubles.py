@@ -122,7 +122,7 @@ def test_a_connection_that_cannot_write_is_not_used_again(adapter):
 
 
 def test_a_lock_that_another_program_keeps_is_named(monkeypatch, adapter, database):
-    monkeypatch.setattr(sqlite_dialect, "_BUSY_SECONDS", 0)
+    monkeypatch.setattr(sqlite_dialect, "_ARGUMENTS", {**sqlite_dialect._ARGUMENTS, "timeout": 0})
     adapter.migrate()
     other = sqlite3.connect(make_url(database).database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -29,7 +29,7 @@ from sapwood.limit import Limit
 from sapwood.options import run_time
 from sapwood.record import JobRecord
 from sapwood.transacting import transacted, within
-from sapwood.wording import escaped, masked, story, told
+from sapwood.wording import escaped, storable, story, told
 
 UNKNOWN_WAIT = 60.0
 """Seconds until a job whose class is not loaded is looked at again: another worker may know it."""
@@ -39,9 +39,6 @@ UNKNOWN_PATIENCE = timedelta(hours=24)
 
 LONGEST_WAIT = timedelta(days=366).total_seconds()
 """No retry waits longer, whatever a backoff says."""
-
-_LONGEST_TEXT = 64 * 1024
-_MARGIN = 1024
 
 _HERE = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - compared with the text in a code object
 
@@ -225,7 +222,7 @@ def failure_of(error: BaseException) -> Failure:
         told = "".join(traceback.format_exception(kind, error, _their_frames(error.__traceback__)))
     except BaseException:  # noqa: BLE001 - as above
         told = None
-    return Failure(_storable(f"{name}: {message}" if message else name), _storable(told) if told is not None else None)
+    return Failure(storable(f"{name}: {message}" if message else name), storable(told) if told is not None else None)
 
 
 def _their_frames(trace: TracebackType | None) -> TracebackType | None:
@@ -233,17 +230,6 @@ def _their_frames(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
         trace = trace.tb_next
     return trace
-
-
-def _storable(text: str) -> str:
-    if len(text) > _LONGEST_TEXT:
-        # Masked with a margin: a password that the cut goes through would not be known for one.
-        half = _LONGEST_TEXT // 2
-        start, end = masked(text[: half + _MARGIN])[:half], masked(text[-half - _MARGIN :])[-half:]
-        text = f"{start}\n… {len(text) - 2 * half} characters left out …\n{end}"
-    else:
-        text = masked(text)
-    return text.replace("\0", "\ufffd").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _wait(job_class: type[Job], attempts: int) -> float:

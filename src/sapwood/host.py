@@ -16,6 +16,8 @@ OVERRUN = 124
 
 _usual_umask = -1
 
+_STARTED_FOR = "SAPWOOD_STARTED_FOR"
+
 _MANAGED = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 
@@ -44,6 +46,23 @@ class Child(subprocess.Popen[bytes]):
 def environment() -> dict[str, str]:
     """Return what a child inherits: not what a service manager said to this process alone."""
     return {name: value for name, value in os.environ.items() if name not in _MANAGED}
+
+
+def environment_for(worker: str) -> dict[str, str]:
+    """Return what the process of an isolated job inherits: by this, :func:`end_started_for` knows it."""
+    return environment() | {_STARTED_FOR: worker}
+
+
+def end_started_for(worker: str) -> None:
+    """End the isolated jobs of a worker that is gone, and what they have started.
+
+    Their groups are not the worker's. What has left the session, as a daemon does, is left alone.
+    """
+    session = os.getsid(0)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(_STARTED_FOR) == worker and os.getsid(process.pid) == session:
+                process.kill()
 
 
 def ending(code: int) -> str:

@@ -20,10 +20,11 @@ from sapwood.app import Sapwood
 from sapwood.errors import ConfigurationError
 from sapwood.events import JobEnded, JobStarted
 from sapwood.executor import Executor, failure_of, timed_out
-from sapwood.host import ending, environment
+from sapwood.host import ending, environment_for
 from sapwood.lifecycle import Failure, Outcome, Released, Unrecognised
 from sapwood.page import Claim
 from sapwood.record import JobRecord
+from sapwood.wording import storable
 
 # Without the current directory on the path: no file of the project may hide a module of ours.
 _COMMAND = (sys.executable, "-P", "-m", "sapwood.cli.isolated")
@@ -41,6 +42,9 @@ class Task(Struct, tag=True, frozen=True, kw_only=True):
 
     record: JobRecord
     app: str
+    adapter: str
+    """Where the job is kept."""
+
     path: Sequence[str]
     """Where modules are found."""
 
@@ -100,13 +104,17 @@ class Isolation:
     Args:
         app: the application, which the processes load too.
         executor: judges what cannot be judged by the process itself.
+        adapter: the name of the adapter that the jobs come from.
         grace: seconds that a job may take to end once its time is over.
         stopping: whether the worker wants to stop.
     """
 
-    def __init__(self, app: Sapwood, executor: Executor, *, grace: float, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, app: Sapwood, executor: Executor, *, adapter: str, grace: float, stopping: Callable[[], bool]
+    ) -> None:
         self._app = app
         self._executor = executor
+        self._adapter = adapter
         self._grace = grace
         self._stopping = stopping
         self._directory = os.getcwd()  # noqa: PTH109 - a string, for another process
@@ -156,7 +164,7 @@ class Isolation:
                 return outcome
             why = "a new process does not load its class: name the module in Sapwood(imports=[...])"
         elif isinstance(said, Unusable):
-            why = f"its process cannot load the application: {said.why}"
+            why = storable(f"its process cannot load the application: {said.why}")
         elif self._cuts != cuts:
             return Released()
         elif process.is_late:
@@ -166,6 +174,13 @@ class Isolation:
         return self._executor.failed(record, Failure(why))
 
     def _task(self, record: JobRecord) -> Task:
+        store = self._app.adapter(self._adapter)
+        if store.is_volatile:
+            raise ConfigurationError(
+                f"an isolated job cannot run: {store.describe()} ends with this process",
+                why="its own process would find another store, and what it enqueues would be lost",
+                mend="keep its jobs in a file or on a server",
+            )
         job_class = registry.find(record.job)
         logger = self._app.logger
         root = logging.getLogger()
@@ -173,6 +188,7 @@ class Isolation:
         return Task(
             record=record,
             app=self._reference,
+            adapter=self._adapter,
             path=[entry or self._directory for entry in sys.path],
             parent=os.getpid(),
             seconds=self._executor.run_time(record),
@@ -213,12 +229,15 @@ class _Process:
         self.is_late = False
         self._deadline: float | None = time.monotonic() + _START
         self._end, theirs = socket.socketpair()
+        # Not select(), which knows no descriptor beyond 1,023.
+        self._poll = select.poll()
+        self._poll.register(self._end, select.POLLIN)
         with theirs:
             os.set_inheritable(theirs.fileno(), True)
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 [*_COMMAND, str(theirs.fileno())],
                 cwd=directory,
-                env=environment(),
+                env=environment_for(task.record.locked_by or ""),
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 # A group of its own: what it starts is ended with it.
@@ -232,7 +251,8 @@ class _Process:
         hears = True
         told = False
         while self.said is None and not cut():
-            if stopping() and not told:
+            # While it begins, it would take this for a part of what it is told first.
+            if self.has_begun and not told and stopping():
                 told = True
                 with suppress(OSError):
                     self._end.send(b"\n")
@@ -279,13 +299,13 @@ class _Process:
 
     def _has_more(self) -> bool:
         try:
-            return bool(select.select([self._end], [], [], 0)[0]) and bool(self._end.recv(1, socket.MSG_PEEK))
+            return bool(self._end.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
             return False
 
     def _hear(self, seconds: float) -> bool:
         """Take in what it says; False where its end is closed."""
-        if not select.select([self._end], [], [], seconds)[0]:
+        if not self._poll.poll(seconds * 1000):
             return True
         try:
             data = self._end.recv(65_536)

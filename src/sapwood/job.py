@@ -661,8 +661,10 @@ def _check_class(job_class: type[Job]) -> None:
         raise ConfigurationError(
             f"aliases of {job_class.__qualname__} is {job_class.aliases!r}", mend='a list of names: ["shop.old"]'
         )
-    for name in job_class.aliases if job_class.name is None else (job_class.name, *job_class.aliases):
-        check_job(name)
+    if job_class.name is not None:
+        check_job(job_class.name)
+    for alias in job_class.aliases:
+        check_job(alias)
 
 
 def _check_memory(job_class: type[Job]) -> None:

@@ -27,12 +27,18 @@ class Limit:
         self.is_stuck = False
         """It did not end when it was asked to: even its return is a time-out."""
 
+        self.over: Callable[[], None] = lambda: None
+        """Called when ``perform`` is over: what follows, such as a commit, is not limited."""
+
     def ask(self) -> None:
         """Ask the run to end. Called from another thread when its time is over."""
 
     def call(self, perform: Callable[[], Any]) -> Any:
         """Call a synchronous ``perform``."""
-        value = self._called(perform)
+        try:
+            value = self._called(perform)
+        finally:
+            self.over()
         self._refuse_stuck()
         return value
 
@@ -47,6 +53,7 @@ class Limit:
         finally:
             # Only our own cancellation counts: a job that is cancelled by somebody else has simply failed.
             self.expired = self.expired or scope.expired()
+            self.over()
         self._refuse_stuck()
         return value
 

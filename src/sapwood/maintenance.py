@@ -134,8 +134,11 @@ class Keeper(ABC):
         """Return what must stay open in this process, besides what the store says."""
         return ()
 
-    def watch(self, look: Callable[[], None]) -> None:  # noqa: B027 - only one that waits for nothing else can do it
-        """Call ``look`` about once a second, from a thread of its own, until the process ends."""
+    def watch(self, look: Callable[[], None], end: Callable[[], object]) -> None:  # noqa: B027 - see below
+        """Call ``look`` about once a second, from a thread of its own, and ``end`` before it ends the process.
+
+        Only one can do so that waits for nothing else.
+        """
 
     def lost(self) -> None:  # noqa: B027 - it may simply go on
         """Hear that the worker was declared dead. Whoever returns lets it go on under a new id."""

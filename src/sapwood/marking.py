@@ -2,7 +2,6 @@
 
 from sapwood import registry
 from sapwood.adapters.base import BaseAdapter
-from sapwood.errors import StoreError
 from sapwood.events import Events, JobEnded, StoreFailed
 from sapwood.lifecycle import STARTED_ONCE, Failed, Failure, Outcome, Released
 from sapwood.record import JobRecord
@@ -37,7 +36,7 @@ class Marker:
             return outcome
         try:
             marked = self._adapter.mark(record.locked_by or "", record)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it has not run
             self._events.emit(StoreFailed("mark", error))
             marked = False
         return None if marked else Released()

@@ -71,6 +71,10 @@ class Page:
         self._map[at + _SLOT.size] = _STARTED
         self._slots[claim] = at
 
+    def relieve(self, claim: Claim) -> None:
+        """Note that the job may take for ever from now on: what is limited of it is over."""
+        _DEADLINE.pack_into(self._map, self._slots[claim] + _DEADLINE_AT, 0.0)
+
     def end(self, claim: Claim, *, well: bool) -> None:
         """Note that the job has ended, its outcome not yet written."""
         self._map[self._slots[claim] + _SLOT.size] = _ENDED_WELL if well else _ENDED_BADLY

@@ -15,10 +15,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sapwood.adapters.base import Settlement
+from sapwood.aside import aside, uninterrupted
 from sapwood.executor import Executor, failure_of
 from sapwood.ground import Ground
 from sapwood.isolation import Isolation
-from sapwood.lifecycle import Failed, Outcome, Retried
+from sapwood.lifecycle import Failed, Outcome, Released, Retried
 from sapwood.limit import Limit, ThreadLimit
 from sapwood.marking import Marker
 from sapwood.page import Claim, Page
@@ -351,11 +352,14 @@ class Pool:
                 outcome = own.run(self._executor.execute, record, stopping=self._stopping, limit=limit)
         except BaseException as error:  # noqa: BLE001 - a slot must not die, and a record not hang in it
             outcome = Failed(failure_of(error))
-        self._look()
+        self.look()
         return self._note_end(page, claim, began, Settlement(record, outcome))
 
-    def _look(self) -> None:
-        """Look what a job leaves behind, before its end is noted: it may be the one to blame."""
+    def look(self) -> None:
+        """End the process where a job has closed or replaced what it stands on. Any thread may look.
+
+        It is done before a job's end is noted: it may be the one to blame.
+        """
         ground = self._ground
         # One that was let go meanwhile has closed its descriptors itself.
         if ground is not None and not ground.is_whole() and ground is self._ground:
@@ -373,6 +377,12 @@ class Pool:
 
     def _note_start(self, record: JobRecord, limit: Limit) -> tuple[Page, Claim, float]:
         page, claim = self._page, record.claim
+
+        def over() -> None:
+            self._watch.end(claim)
+            page.relieve(claim)
+
+        limit.over = over
         page.start(claim, deadline=self._watch.begin(claim, limit))
         return page, claim, time.monotonic()
 
@@ -436,7 +446,10 @@ class Pool:
 
     async def _arun_marked(self, record: JobRecord) -> Ended:
         if self._marker is not None and self._marker.wants(record):
-            record, unmarked = await asyncio.to_thread(self._marked, record)
+            try:
+                record, unmarked = await uninterrupted(aside(self._marked, record))
+            except BaseException:  # noqa: BLE001 - no thread could be started; the outcome takes back a mark, if any
+                unmarked = Released()
             if unmarked is not None:
                 return Ended(Settlement(record, unmarked), 0.0, time.monotonic())
         limit = Limit(self._executor.run_time(record))
@@ -445,7 +458,7 @@ class Pool:
             outcome = await self._executor.aexecute(record, stopping=self._stopping, limit=limit)
         except BaseException as error:  # noqa: BLE001 - as above
             outcome = Failed(failure_of(error))
-        self._look()
+        self.look()
         return self._note_end(page, claim, began, Settlement(record, outcome))
 
 

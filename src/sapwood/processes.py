@@ -11,7 +11,7 @@ from typing import IO
 
 from sapwood import link
 from sapwood.adapters.base import BaseAdapter
-from sapwood.host import Child, environment, usual_umask
+from sapwood.host import Child, end_started_for, environment, usual_umask
 from sapwood.lifecycle import Trace
 from sapwood.link import Link
 from sapwood.page import Claim, condemn, first_deadline, pardon, read_page
@@ -32,6 +32,7 @@ class WorkerProcess:
         self.unusable: str | None = None
         self.stop_began: float | None = None
         self.was_killed = False
+        self.fault: str | None = None
         self._deadline: float | None = None
         self._overdue_since = 0.0
         self.mute_since: float | None = None
@@ -119,8 +120,10 @@ class WorkerProcess:
         """Return the exit code of a process that has ended.
 
         What its jobs have started and left in its group ends with it, unless it ended in good order: that work is to be
-        done again, and two would be at it.
+        done again, and two would be at it. So do its isolated jobs, with all that they have started.
         """
+        if not self.ended_well:
+            end_started_for(self.id)
         return self.process.bury(with_group=not self.ended_well)
 
     def notes(self, store: BaseAdapter) -> Mapping[Claim, Trace] | None:

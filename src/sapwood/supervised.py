@@ -50,6 +50,7 @@ class Supervised(Keeper):
         self._was_hungry = False
         self._more_said = 0.0
         self._look_down: Callable[[], None] = lambda: None
+        self._end_children: Callable[[], object] = lambda: None
 
     # --- as a keeper ------------------------------------------------------------------------------------------------
 
@@ -66,9 +67,9 @@ class Supervised(Keeper):
         """Return the link, and the page for a store that keeps none."""
         return self._link.fileno(), self._welcome.page
 
-    def watch(self, look: Callable[[], None]) -> None:
+    def watch(self, look: Callable[[], None], end: Callable[[], object]) -> None:
         """Have the thread that listens to the supervisor look, too."""
-        self._look_down = look
+        self._look_down, self._end_children = look, end
 
     def registered(self, worker: str, *, began: float) -> None:
         """Tell the supervisor that it may beat for this worker."""
@@ -151,6 +152,7 @@ class Supervised(Keeper):
         """End at once. What runs is not to blame."""
         if self._page is not None:
             self._page.pardon()
+        self._end_children()
         os._exit(FENCED)
 
 
@@ -164,14 +166,15 @@ class Linked(StandAlone):
         self._link = ours
         self._welcome = welcome
         self._look_down: Callable[[], None] = lambda: None
+        self._end_children: Callable[[], object] = lambda: None
 
     def descriptors(self) -> Collection[int]:
         """Return the link."""
         return (self._link.fileno(),)
 
-    def watch(self, look: Callable[[], None]) -> None:
+    def watch(self, look: Callable[[], None], end: Callable[[], object]) -> None:
         """Have it looked when the link seems to be closed."""
-        self._look_down = look
+        self._look_down, self._end_children = look, end
 
     def identity(self) -> tuple[str, str | None, str | None]:
         """Return a fresh id at each start: this worker may go on under another."""
@@ -201,6 +204,7 @@ class Linked(StandAlone):
                     elif isinstance(message, link.Quiet):
                         quiet()
         self._look_down()
+        self._end_children()
         os._exit(FENCED)
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -400,7 +400,7 @@ class Supervisor:
         if process.report.done or (process.is_ready and lived >= self.plan.timing.restart_most):
             slot.crashes = 0
         slot.cannot_work = process.unusable is not None
-        how = process.unusable or _how(code)
+        how = process.unusable or process.fault or _how(code)
         wait = self._put_off(slot, how)
         self.events.emit(WorkerDied(slot.plan.name, process.pid, how, wait))
 
@@ -510,12 +510,12 @@ class Supervisor:
             return None
 
     def _give_up(self, process: WorkerProcess) -> None:
-        """End a worker that cannot be understood: its jobs have got hold of its end of the link."""
-        store = self._stores.get(process.plan.adapter)
-        process.kill(None if store is None else store.adapter)
-        for slot in self._all_slots():
-            if slot.process is process:
-                slot.last_end = "ended: what it said could not be understood"
+        """End a worker that cannot be understood: its jobs have got hold of its end of the link.
+
+        It is not pardoned: the guilty one would garble the next link, too.
+        """
+        process.fault = "ended: what it said could not be understood"
+        process.process.send_signal(signal.SIGKILL)
 
     def _news(self, name: str, queues: Collection[str], *, apart: bool) -> None:
         store = self._stores[name]
@@ -570,6 +570,7 @@ class Supervisor:
             adapter=name,
             queues=None if any(worker.queues is None for worker in served) else sorted(every),
             concurrency=1,
+            max_runtime=_longest(worker.max_runtime for worker in served),
             apart=True,
         )
         self._extra.append(Slot(plan))
@@ -698,6 +699,11 @@ def _slot_status(slot: Slot, now: float) -> dict[str, Any]:
         "memory": resident_memory(process.pid),
         "heard_seconds": round(now - process.heard, 3),
     }
+
+
+def _longest(limits: Iterable[float | None]) -> float | None:
+    known = list(limits)
+    return None if None in known else max(filter(None, known))
 
 
 def _serves(plan: WorkerPlan, queues: Collection[str] | None) -> bool:

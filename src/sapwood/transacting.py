@@ -4,7 +4,6 @@ The fence and the outcome are the last statements of the transaction, so that th
 together or not at all. What the store has not answered is asked of the row, whose lock tells when there is an answer.
 """
 
-import asyncio
 import random
 import threading
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from msgspec.structs import replace
 
 from sapwood.adapters.base import WITHIN, BaseAdapter, Settlement, Transaction
 from sapwood.app import Sapwood
+from sapwood.aside import aside, uninterrupted
 from sapwood.calling import is_async
 from sapwood.context import JobContext
 from sapwood.errors import CommitUnknown, ConfigurationError, StoreError
@@ -74,7 +74,7 @@ class Transacted:
         try:
             return self._committed(outcome, written=await self.transaction.acommit(outcome))
         except CommitUnknown as error:
-            return await _to_its_end(asyncio.to_thread(self._resolved, outcome, error))
+            return await uninterrupted(aside(self._resolved, outcome, error))
 
     def _committed(self, outcome: Outcome, *, written: bool) -> Outcome:
         if written:
@@ -157,14 +157,3 @@ def check(job_class: JobClass, adapter: BaseAdapter) -> None:
 
 def _as_written(outcome: Outcome) -> Outcome:
     return Succeeded(outcome.keep, outcome.result, written=True) if isinstance(outcome, Succeeded) else outcome
-
-
-async def _to_its_end(work: Any) -> Outcome:
-    """Await the thread to its end, whatever is cancelled: the claim is held until the row has answered."""
-    task: asyncio.Future[Outcome] = asyncio.ensure_future(work)
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            continue
-    return task.result()

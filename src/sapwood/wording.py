@@ -42,6 +42,18 @@ def inset(text: str, by: str = "    ") -> str:
     )
 
 
+def storable(text: str) -> str:
+    """Return text as every store can keep it: no NUL, no lone surrogate, no more than 64 KiB; without passwords."""
+    if len(text) > _LONGEST_STORY:
+        # Masked with a margin: a password that the cut goes through would not be known for one.
+        half = _LONGEST_STORY // 2
+        start, end = masked(text[: half + _MARGIN])[:half], masked(text[-half - _MARGIN :])[-half:]
+        text = f"{start}\n… {len(text) - 2 * half} characters left out …\n{end}"
+    else:
+        text = masked(text)
+    return text.replace("\0", "\ufffd").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def story(error: BaseException, by: str = "    ") -> str:
     """Return the traceback of an error in lines that are escaped and set in, without passwords."""
     try:

@@ -243,7 +243,9 @@ class Worker:
             is_trusted=self._keeper.is_trusted,
             grace=grace,
             marker=Marker(self._adapter, self._app.events),
-            isolation=Isolation(self._app, executor, grace=grace, stopping=lambda: self._stopping),
+            isolation=Isolation(
+                self._app, executor, adapter=self._adapter_name, grace=grace, stopping=lambda: self._stopping
+            ),
         )
 
     def _finished(self, *, until_empty: bool) -> bool:
@@ -254,7 +256,7 @@ class Worker:
     def _turn(self) -> None:
         """Do what is due: hand back, settle and claim, chores."""
         now = time.monotonic()
-        self._look_down()
+        self._pool.look()
         if self._stopping:
             self._see_to_the_end(now)
         self._see_to_the_stuck(now)
@@ -494,10 +496,10 @@ class Worker:
     def _begin_anew(self) -> None:
         """Somebody took us for dead and has our jobs. What still runs here ends unheard; we go on under a new id."""
         self._app.events.emit(WorkerFenced(self._me))
+        self._pool.end_isolated()
         self._keeper.lost()
         self._let_ground_go()
         self._pool.take_back()
-        self._pool.end_isolated()
         for settlement in self._unsettled:
             self._app.events.emit(JobFenced(settlement.record))
         self._forget(self._unsettled)
@@ -553,18 +555,10 @@ class Worker:
             self._app.events.emit(JobsAbandoned(tuple(innocent), "its process ends for another job"))
         self._abandon(OVERRUN)
 
-    def _look_down(self) -> None:
-        """End the process where a job has closed or replaced what it stands on. Any thread may look.
-
-        Nothing is written any more: a descriptor may lead anywhere by now. The notes are in memory that is shared.
-        """
-        ground = self._ground
-        # One that was let go meanwhile has closed its descriptors itself.
-        if ground is not None and not ground.is_whole() and ground is self._ground:
-            self._end_damaged()
-
     def _end_damaged(self) -> None:
+        """Write nothing any more: a descriptor may lead anywhere by now. The notes are in memory that is shared."""
         self._pool.suspect()
+        self._pool.end_isolated()
         os._exit(DAMAGED)
 
     def _abandon(self, code: int) -> NoReturn:
@@ -596,7 +590,7 @@ class Worker:
         if self.has_process_to_itself and self._owns_process:
             self._ground = Ground([*self._adapter.descriptors(me.id), *self._keeper.descriptors()])
             self._pool.watch(self._ground, self._end_damaged)
-            self._keeper.watch(self._look_down)
+            self._keeper.watch(self._pool.look, self._pool.end_isolated)
         self._me = me
         self._keeper.registered(me.id, began=began)
         self._app.events.emit(WorkerStarted(self._me))

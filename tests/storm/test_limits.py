@@ -2,6 +2,7 @@
 
 import psutil
 import pytest
+from seeds import FULL
 
 import test_isolation
 import test_overruns
@@ -33,7 +34,7 @@ def project(tmp_path, url):
     project.end()
 
 
-@pytest.mark.parametrize("kind", ["swallower", "blocker", "hog"])
+@pytest.mark.parametrize("kind", ["swallower", "blocker", "hog"] if FULL else ["hog"])
 def test_what_cannot_be_stopped_ends_with_its_process_on_each_database(project, kind):
     test_overruns.overrun(project, kind)
 

@@ -245,8 +245,9 @@ def test_connections_that_are_forgotten_are_given_up_and_work_goes_on(tmp_path, 
         took = time.monotonic() - began
         _, twice = network.runs()
         assert twice == []
-        # The network may be silent for 15 seconds; then a fresh connection, or a fresh worker, goes on.
-        assert took <= 15 + 15
+        # The network may be silent for 15 seconds; then a fresh connection, or a fresh worker, goes on. What was
+        # claimed by a transaction that was open just then waits for the server, which ends it after 60.
+        assert took <= 60 + 15
     with capsys.disabled():
         print(f"\n{server_url.partition(':')[0]}: {forgotten} connections forgotten, all done after {took:.1f} s")
 

@@ -73,7 +73,7 @@ class WorkerLocks:
 
     def descriptor(self, worker: str) -> int:
         """Return the descriptor by which a worker of this process holds its lock."""
-        return _own[_identity((self._folder / worker).stat())]
+        return _own[_identity(self._file(worker).stat())]
 
     def pardon(self, worker: str) -> None:
         """Note in the file of another process's worker that it is ended on purpose."""
@@ -94,7 +94,7 @@ class WorkerLocks:
     @contextmanager
     def _opened(self, worker: str) -> Iterator[int]:
         """Open the file of another process's worker; raises OSError where there is none, or where it is our own."""
-        path = self._folder / worker
+        path = self._file(worker)
         if _identity(path.stat()) in _own:
             raise PermissionError(path)
         fd = os.open(path, _FLAGS)

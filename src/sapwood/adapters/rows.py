@@ -6,7 +6,7 @@ not hold up the others, nor the operator who looks at them. It becomes a failed 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from sqlalchemy import Connection, Select, Table, delete, select, update
@@ -194,7 +194,7 @@ def _moment(text: str | None) -> datetime:
 
 
 _NUMBERS = frozenset({"priority", "attempts", "max_attempts", "lock_token", "deaths"})
-_MOMENTS = frozenset({"run_at", "locked_at", "unknown_since", "failed_at", "finished_at", "created_at"})
+_MOMENTS = frozenset(name for name, kind in _TYPES.items() if datetime in (kind, *get_args(kind)))
 _READERS: Mapping[str, Callable[[str | None], Any]] = (
     dict.fromkeys(_NUMBERS, _number)
     | dict.fromkeys(_MOMENTS, _moment)

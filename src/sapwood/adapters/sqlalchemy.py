@@ -755,7 +755,8 @@ class SQLAlchemyAdapter(BaseAdapter):
         jobs = self._tables.jobs
         page = select(jobs).where(jobs.c.id > after, *_matching(jobs, filter)).order_by(jobs.c.id).limit(limit)
         with self._reading() as connection:
-            return [record_of(row) for row in connection.execute(page)]
+            # All are fetched first: an open cursor would live on in the error that a row may raise.
+            return [record_of(row) for row in connection.execute(page).all()]
 
     @_sifted
     def attempts(self, id: int) -> Sequence[JobAttempt]:
@@ -764,7 +765,7 @@ class SQLAlchemyAdapter(BaseAdapter):
         fields = [attempts.c[field] for field in JobAttempt.__struct_fields__]
         history = select(*fields).where(attempts.c.job_id == id).order_by(attempts.c.id)
         with self._reading() as connection:
-            return [attempt_of(row) for row in connection.execute(history)]
+            return [attempt_of(row) for row in connection.execute(history).all()]
 
     @_sifted
     def counts(self) -> Mapping[tuple[str, JobState], int]:
@@ -899,7 +900,7 @@ class SQLAlchemyAdapter(BaseAdapter):
     # --- rows -------------------------------------------------------------------------------------------------------
 
     def _locked(self, connection: Connection, *conditions: ColumnElement[bool]) -> Sequence[JobRecord]:
-        rows = connection.execute(select(self._tables.jobs).where(*conditions).with_for_update())
+        rows = connection.execute(select(self._tables.jobs).where(*conditions).with_for_update()).all()
         return [record_of(row) for row in rows]
 
     def _write(

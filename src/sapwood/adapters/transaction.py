@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from sapwood.adapters.base import Transaction, wrong_colour
 from sapwood.adapters.joining import Borrowed
+from sapwood.aside import aside, uninterrupted
 from sapwood.errors import CommitUnknown, StoreError, TransactionMisused, UnsupportedConnection
 from sapwood.lifecycle import Outcome
 from sapwood.record import JobRecord
@@ -130,6 +131,11 @@ class Work(Transaction):
     def use(self, session: Session) -> None:
         """Flush and close ``session``, of somebody else's making, at the end."""
         self._session = session
+
+    @property
+    def waits_for_its_turn(self) -> bool:
+        """Whether one transaction at a time may write."""
+        return self._means.is_alone
 
     def take_turn(self) -> None:
         """Wait until it may begin."""
@@ -319,7 +325,10 @@ class AsyncWork(Transaction):
 
     async def _taken_turn(self) -> None:
         """Wait for the turn in a thread. Who is cancelled meanwhile must not get it later and keep it for ever."""
-        waiting = asyncio.ensure_future(asyncio.to_thread(self._work.take_turn))
+        if not self._work.waits_for_its_turn:
+            self._work.take_turn()
+            return
+        waiting = asyncio.ensure_future(aside(self._work.take_turn))
         try:
             await asyncio.shield(waiting)
         except asyncio.CancelledError:
@@ -469,20 +478,6 @@ class AsyncJoined(Transaction):
             if self._savepoint is not None and self._savepoint.is_active:
                 await self._savepoint.rollback()
         self.is_open = False
-
-
-async def uninterrupted(work: Any) -> Any:
-    """Await something to its end, whatever is cancelled meanwhile; only then may the cancellation be heard."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise
-        except BaseException:  # noqa: BLE001 - told below
-            break
-    return task.result()
 
 
 def _closed(connection: Connection) -> None:

@@ -3,7 +3,6 @@
 import logging
 import os
 import resource
-import select
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -48,9 +47,9 @@ def main(descriptor: int) -> None:
     _tell_logs(end, task, app)
     _send(end, Begun())
     # The worker tells of start and end: here nobody listens.
-    executor = Executor(app, events=Events())
+    executor = Executor(app, events=Events(), adapter=task.adapter)
     limit = _Limits(task.seconds, task.memory)
-    outcome = executor.execute(task.record, stopping=lambda: bool(select.select([end], [], [], 0)[0]), limit=limit)
+    outcome = executor.execute(task.record, stopping=lambda: _has_word(end), limit=limit)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # the job may have closed it
             stream.flush()
@@ -65,6 +64,14 @@ def _received(end: socket.socket) -> Task | None:
             return None
         read += data
     return msgspec.json.decode(read, type=Task)
+
+
+def _has_word(end: socket.socket) -> bool:
+    try:
+        end.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _send(end: socket.socket, message: Message) -> None:

@@ -119,7 +119,7 @@ class SQLiteDialect(Dialect):
         self._path = _absolute(url.database)
         self._url = url.set(drivername="sqlite+pysqlite", database=str(self._path) if self._path else ":memory:")
         self._synchronous = _SYNCHRONOUS[durability]
-        self._turn = threading.Lock()
+        self._turn = _Turn()
         self._holder: Transaction | None = None
         """The transaction of a job that has the turn."""
 
@@ -152,7 +152,7 @@ class SQLiteDialect(Dialect):
         """Return an engine whose transactions begin as ours must."""
         del pooling
         # After a fork, locks and tickets of the parent are of no use here.
-        self._turn, self._holder = threading.Lock(), None
+        self._turn, self._holder = _Turn(), None
         arguments = _ARGUMENTS
         if self._path and self._folder:
             _refuse_network(self._path)
@@ -205,13 +205,11 @@ class SQLiteDialect(Dialect):
                 why="SQLite has one writer at a time, and that is this job since it opened self.context.connection",
                 mend="do it before that, or in a job of its own; perform_later joins the transaction by itself",
             )
-        if not self._turn.acquire(timeout=seconds):
-            raise self._busy()
-        try:
+        with self._turn.held(seconds) as is_mine:
+            if not is_mine:
+                raise self._busy()
             with self._ticket.held(seconds) if self._ticket else nullcontext():
                 yield
-        finally:
-            self._turn.release()
 
     def _busy(self) -> Busy:
         return Busy(
@@ -452,6 +450,34 @@ def _watch(path: str, wake: Callable[[], None], stop: threading.Event) -> None:
                 wake()
     if connection:
         connection.close()
+
+
+class _Turn:
+    """Whose turn it is among the threads of this process.
+
+    A plain lock would not do: what a time limit raises in a thread that waits for one arrives just when it has it, and
+    before it has noted that it must let it go.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._free = threading.Condition(self._lock)
+        self._owner: object | None = None
+
+    @contextmanager
+    def held(self, seconds: float) -> Iterator[bool]:
+        """Wait for the turn, and keep it; False where it did not come in time."""
+        me = object()
+        try:
+            with self._lock:
+                if self._free.wait_for(lambda: self._owner is None, seconds):
+                    self._owner = me
+            yield self._owner is me
+        finally:
+            with self._lock:
+                if self._owner is me:
+                    self._owner = None
+                    self._free.notify()
 
 
 def _absolute(database: str | None) -> Path | None:
