@@ -105,7 +105,11 @@ def test_a_mark_that_fails_for_whatever_reason_keeps_no_slot(app, monkeypatch, j
 
     watched(app, monkeypatch, answer)
     handle = job_class.perform_later()
-    assert Worker(app, concurrency=1).workoff().succeeded == 1
+    assert Worker(app, concurrency=1).workoff().postponed == 1
+    record = app.adapter().get(handle.id)
+    assert (record.state, record.attempts, Once.ran) == (JobState.SCHEDULED, 0, [])
+    app.adapter().retry([record])
+    assert Worker(app).workoff().succeeded == 1
     assert Once.ran == [handle.id]
 
 

@@ -256,8 +256,11 @@ class Parents(Job, name="parents", isolated=True):
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=new)
             for new in (False, True)
         ]
-        for child in started:
-            note(number, self.context.attempt, f"pid {child.pid}")
+        forked = os.fork()
+        if not forked:
+            time.sleep(3600)
+        for child in (*(one.pid for one in started), forked):
+            note(number, self.context.attempt, f"pid {child}")
         note(number, self.context.attempt, "begun")
         time.sleep(3600)
 """

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import random
 import sys
 import threading
@@ -13,6 +14,7 @@ from sqlalchemy import text
 
 from background import wait_until
 from sapwood import Job, MemoryAdapter, Sapwood, Worker, WorkerGroup, job
+from sapwood.adapters.dialects import sqlite
 from sapwood.adapters.dialects.sqlite import _Turn
 from sapwood.errors import ConfigurationError, JobTimeout
 from sapwood.events import JobStuck
@@ -280,33 +282,51 @@ def test_an_exception_that_arrives_while_the_end_is_noted_is_swallowed_and_the_v
     spin(0.01)
 
 
-def test_one_that_has_had_its_time_while_it_waited_for_its_turn_leaves_it_to_others():
-    turn = _Turn()
-    limit = ThreadLimit(1)
-    waits, raised = threading.Event(), []
+def test_one_that_has_had_its_time_while_it_waited_for_its_turn_leaves_it_to_others(monkeypatch):
+    monkeypatch.setattr(sqlite, "_SLICE", 60)
+    turn, limit, ends = _Turn(), ThreadLimit(1), []
 
-    def perform():
-        waits.set()
-        with turn.held(30):
-            spin(1)
-
-    def run():
+    def late():
         try:
-            limit.call(perform)
-        except JobTimeout as error:
-            raised.append(error)
+            limit.call(lambda: wait(30, spin))
+        except JobTimeout:
+            ends.append("late")
 
-    thread = threading.Thread(target=run)
+    def wait(seconds, then):
+        with turn.held(seconds) as is_mine:
+            assert is_mine
+            then()
+
+    threads = [
+        threading.Thread(target=late),
+        # It would be told last, by the one who has left, or never.
+        threading.Thread(target=wait, args=(30, lambda: ends.append("next"))),
+    ]
     with turn.held(0) as is_mine:
         assert is_mine
-        thread.start()
-        assert waits.wait(30)
-        wait_until(lambda: turn._free._waiters, about="it to wait")
+        for number, thread in enumerate(threads):
+            thread.start()
+            wait_until(lambda number=number: len(turn._free._waiters) > number, about="it to wait")
         limit.ask()
-    thread.join(30)
-    assert len(raised) == 1
+    for thread in threads:
+        thread.join(15)
+    assert sorted(ends) == ["late", "next"]
     with turn.held(0) as is_mine:
         assert is_mine
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_what_a_job_has_forked_does_not_end_its_limit():
+    heard, told = os.pipe()
+    limit = ThreadLimit(60)
+    limit.over = lambda: os.write(told, f"{os.getpid()} ".encode())
+    child = limit.call(os.fork)
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(told)
+    assert os.read(heard, 100).split() == [str(os.getpid()).encode()]
+    os.close(heard)
 
 
 def test_a_commit_that_takes_long_is_no_overrun(database, monkeypatch):

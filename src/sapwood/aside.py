@@ -24,10 +24,13 @@ def _threads() -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
-async def aside(function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call a function in a thread. Not in those of the event loop, which jobs need while others wait, or close."""
+def aside(function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> asyncio.Future[_T]:
+    """Call a function in a thread. Not in those of the event loop, which jobs need while others wait, or close.
+
+    No task, which a job that cancels all tasks would find.
+    """
     own = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(_threads(), lambda: own.run(function, *args, **kwargs))
+    return asyncio.get_running_loop().run_in_executor(_threads(), lambda: own.run(function, *args, **kwargs))
 
 
 async def uninterrupted(work: Awaitable[_T]) -> _T:

@@ -48,21 +48,23 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _MANAGED}
 
 
-def environment_for(worker: str) -> dict[str, str]:
-    """Return what the process of an isolated job inherits: by this, :func:`end_started_for` knows it."""
-    return environment() | {_STARTED_FOR: worker}
+def environment_of_job() -> dict[str, str]:
+    """Return what the process of an isolated job inherits: by this, its worker's supervisor knows what it started."""
+    return environment() | {_STARTED_FOR: f"{os.getppid()}:{os.getpid()}"}
 
 
-def end_started_for(worker: str) -> None:
-    """End the isolated jobs of a worker that is gone, and what they have started.
+def end_started_for(worker: int) -> None:
+    """End the isolated jobs of a child that has ended and is not buried, and what they have started.
 
-    Their groups are not the worker's. What has left the session, as a daemon does, is left alone.
+    Their groups are not the child's. What has left the session, as a daemon does, is left alone.
     """
-    session = os.getsid(0)
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if process.environ().get(_STARTED_FOR) == worker and os.getsid(process.pid) == session:
-                process.kill()
+    mark, session = f"{os.getpid()}:{worker}", os.getsid(0)
+    # Whatever is lacking, such as descriptors: no supervisor ends for it.
+    with suppress(psutil.Error, OSError):
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                if process.environ().get(_STARTED_FOR) == mark and os.getsid(process.pid) == session:
+                    process.kill()
 
 
 def ending(code: int) -> str:

@@ -20,7 +20,7 @@ from sapwood.app import Sapwood
 from sapwood.errors import ConfigurationError
 from sapwood.events import JobEnded, JobStarted
 from sapwood.executor import Executor, failure_of, timed_out
-from sapwood.host import ending, environment_for
+from sapwood.host import ending, environment_of_job
 from sapwood.lifecycle import Failure, Outcome, Released, Unrecognised
 from sapwood.page import Claim
 from sapwood.record import JobRecord
@@ -61,6 +61,10 @@ class Begun(Struct, tag=True, frozen=True):
     """From the process: the application is loaded, the job begins."""
 
 
+class Over(Struct, tag=True, frozen=True):
+    """From the process: ``perform`` is over; what follows, such as a commit, is not limited."""
+
+
 class Logged(Struct, tag=True, frozen=True):
     """From the process: a log line, for whoever shows those of the worker."""
 
@@ -91,7 +95,7 @@ class Done(Struct, tag=True, frozen=True):
         return outcome
 
 
-Message = Begun | Logged | Unusable | Done
+Message = Begun | Over | Logged | Unusable | Done
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
@@ -237,7 +241,7 @@ class _Process:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 [*_COMMAND, str(theirs.fileno())],
                 cwd=directory,
-                env=environment_for(task.record.locked_by or ""),
+                env=environment_of_job(),
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 # A group of its own: what it starts is ended with it.
@@ -322,6 +326,8 @@ class _Process:
             case Begun():
                 self.has_begun = True
                 self._deadline = None if self._seconds is None else time.monotonic() + self._seconds + self._grace
+            case Over():
+                self._deadline = None
             case Logged(fields):
                 logger = logging.getLogger(str(fields.get("name", "")))
                 line = logging.makeLogRecord(dict(fields))

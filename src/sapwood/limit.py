@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import os
 import signal
 import threading
 from abc import abstractmethod
@@ -35,10 +36,11 @@ class Limit:
 
     def call(self, perform: Callable[[], Any]) -> Any:
         """Call a synchronous ``perform``."""
+        process = os.getpid()
         try:
             value = self._called(perform)
         finally:
-            self.over()
+            self._is_over_in(process)
         self._refuse_stuck()
         return value
 
@@ -46,6 +48,7 @@ class Limit:
         """Await an asynchronous ``perform``, and cancel it when its time is over."""
         if self.seconds is None:
             return await perform()
+        process = os.getpid()
         scope = asyncio.timeout(self.seconds)
         try:
             async with scope:
@@ -53,9 +56,14 @@ class Limit:
         finally:
             # Only our own cancellation counts: a job that is cancelled by somebody else has simply failed.
             self.expired = self.expired or scope.expired()
-            self.over()
+            self._is_over_in(process)
         self._refuse_stuck()
         return value
+
+    def _is_over_in(self, process: int) -> None:
+        # In a copy that the job has forked it is not: there it goes on in the process that it came from.
+        if os.getpid() == process:
+            self.over()
 
     def _called(self, perform: Callable[[], Any]) -> Any:
         return perform()

@@ -2,9 +2,13 @@
 
 from sapwood import registry
 from sapwood.adapters.base import BaseAdapter
+from sapwood.errors import StoreError
 from sapwood.events import Events, JobEnded, StoreFailed
-from sapwood.lifecycle import STARTED_ONCE, Failed, Failure, Outcome, Released
+from sapwood.lifecycle import STARTED_ONCE, Failed, Failure, Outcome, Released, Snoozed
 from sapwood.record import JobRecord
+
+PAUSE = 10.0
+"""Seconds until a job is claimed again whose mark failed as no store should: it might fail so each time."""
 
 
 class Marker:
@@ -36,7 +40,10 @@ class Marker:
             return outcome
         try:
             marked = self._adapter.mark(record.locked_by or "", record)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it has not run
+        except StoreError as error:
             self._events.emit(StoreFailed("mark", error))
             marked = False
+        except Exception as error:  # noqa: BLE001 - whatever it is, it has not run
+            self._events.emit(StoreFailed("mark", error))
+            return Snoozed(PAUSE)
         return None if marked else Released()

@@ -19,9 +19,9 @@ from sapwood.aside import aside, uninterrupted
 from sapwood.executor import Executor, failure_of
 from sapwood.ground import Ground
 from sapwood.isolation import Isolation
-from sapwood.lifecycle import Failed, Outcome, Released, Retried
+from sapwood.lifecycle import Failed, Outcome, Retried, Snoozed
 from sapwood.limit import Limit, ThreadLimit
-from sapwood.marking import Marker
+from sapwood.marking import PAUSE, Marker
 from sapwood.page import Claim, Page
 from sapwood.record import JobRecord
 from sapwood.timing import Timing
@@ -449,7 +449,7 @@ class Pool:
             try:
                 record, unmarked = await uninterrupted(aside(self._marked, record))
             except BaseException:  # noqa: BLE001 - no thread could be started; the outcome takes back a mark, if any
-                unmarked = Released()
+                unmarked = Snoozed(PAUSE)
             if unmarked is not None:
                 return Ended(Settlement(record, unmarked), 0.0, time.monotonic())
         limit = Limit(self._executor.run_time(record))

@@ -123,7 +123,7 @@ class WorkerProcess:
         done again, and two would be at it. So do its isolated jobs, with all that they have started.
         """
         if not self.ended_well:
-            end_started_for(self.id)
+            end_started_for(self.pid)
         return self.process.bury(with_group=not self.ended_well)
 
     def notes(self, store: BaseAdapter) -> Mapping[Claim, Trace] | None:

@@ -500,6 +500,8 @@ class Worker:
         self._keeper.lost()
         self._let_ground_go()
         self._pool.take_back()
+        # Again: one that waited may have begun when the others fell.
+        self._pool.end_isolated()
         for settlement in self._unsettled:
             self._app.events.emit(JobFenced(settlement.record))
         self._forget(self._unsettled)

@@ -328,7 +328,7 @@ class AsyncWork(Transaction):
         if not self._work.waits_for_its_turn:
             self._work.take_turn()
             return
-        waiting = asyncio.ensure_future(aside(self._work.take_turn))
+        waiting = aside(self._work.take_turn)
         try:
             await asyncio.shield(waiting)
         except asyncio.CancelledError:

@@ -21,7 +21,7 @@ from sapwood.errors import SapwoodError
 from sapwood.events import Events
 from sapwood.executor import Executor
 from sapwood.host import die_with_parent
-from sapwood.isolation import Begun, Done, Logged, Message, Task, Unusable
+from sapwood.isolation import Begun, Done, Logged, Message, Over, Task, Unusable
 from sapwood.lifecycle import Failed, Outcome, Retried
 from sapwood.limit import AlarmLimit
 from sapwood.wording import escaped
@@ -37,7 +37,10 @@ def main(descriptor: int) -> None:
     if task is None:
         return
     die_with_parent(task.parent)
+    # It would write over the environment, by which what this process starts is known.
+    os.environ["SPT_NOENV"] = "1"
     setproctitle.setproctitle(f"sapwood job {escaped(task.record.job)} #{task.record.id}")
+    del os.environ["SPT_NOENV"]
     sys.path[:] = task.path
     try:
         app = _loaded(task)
@@ -49,6 +52,7 @@ def main(descriptor: int) -> None:
     # The worker tells of start and end: here nobody listens.
     executor = Executor(app, events=Events(), adapter=task.adapter)
     limit = _Limits(task.seconds, task.memory)
+    limit.over = lambda: _send(end, Over())
     outcome = executor.execute(task.record, stopping=lambda: _has_word(end), limit=limit)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # the job may have closed it

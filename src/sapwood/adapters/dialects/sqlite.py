@@ -5,6 +5,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
@@ -67,6 +68,7 @@ _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "af
 _DOUBTFUL = frozenset({"9p", "virtiofs", "vboxsf", "fuse", "fuseblk", "drvfs"})
 _BUSY_SECONDS = 30
 _WAIT_SECONDS = 10
+_SLICE = 0.5
 """How long a thread waits for another of its process. Ours take milliseconds; a job may take what it likes."""
 
 _BEAT_SECONDS = 2
@@ -468,15 +470,20 @@ class _Turn:
     def held(self, seconds: float) -> Iterator[bool]:
         """Wait for the turn, and keep it; False where it did not come in time."""
         me = object()
+        deadline = time.monotonic() + seconds
         try:
             with self._lock:
-                if self._free.wait_for(lambda: self._owner is None, seconds):
+                while self._owner is not None and (left := deadline - time.monotonic()) > 0:
+                    # In slices: a time-out that arrives with the word that it is free may take that along.
+                    self._free.wait(min(left, _SLICE))
+                if self._owner is None:
                     self._owner = me
             yield self._owner is me
         finally:
             with self._lock:
                 if self._owner is me:
                     self._owner = None
+                if self._owner is None:
                     self._free.notify()
 
 
