@@ -224,6 +224,9 @@ class Worker:
                 while not self._finished(until_empty=until_empty):
                     self._bell.wait(self._rest())
                     self._turn()
+                # While its row is there: what jobs have left behind may take seconds to end, and who has no row
+                # counts as dead.
+                self._pool.close()
         finally:
             self._pool.close()
             # It may be used again.
