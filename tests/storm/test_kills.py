@@ -129,9 +129,9 @@ from sapwood.pool import Pool
 
 _start, _feed, _take_back = Page.start, Pool.feed, Pool.take_back
 
-def start(self, claim):
+def start(self, claim, **deadline):
     if claim not in self._slots:
-        _start(self, claim)
+        _start(self, claim, **deadline)
 
 def feed(self, records):
     for record in records:
