@@ -18,7 +18,7 @@ demo: $(VENV)/demo ## run the main job on real photographs, in SQLite
 test: $(VENV)/check ## run the tests
 	$(RUN)/python -m pytest $(TWICE) $(ARGS)
 
-storm: $(VENV)/check ## kill, freeze, stop and simulate: the quick forms, in under 27 minutes
+storm: $(VENV)/check ## kill, freeze, stop and simulate: the quick forms, in about 27 minutes
 	$(RUN)/python -m pytest tests/storm $(ARGS)
 
 soak: $(VENV)/check ## the full forms, for hours
