@@ -7,6 +7,7 @@ outcome could not be written.
 import time
 
 import pytest
+from claims import RUN, RUNS_AGAIN
 
 import plugin_servers
 from background import Project, wait_until
@@ -18,32 +19,6 @@ CONCURRENCY = 5
 JOBS = 200
 MARGIN = 0.5
 """An outcome may be on its way for so long when the server crashes."""
-
-RUN = """
-class Run(Job, name="run"):
-    def perform(self, number: int, seconds: float = 0) -> None:
-        note(number, self.context.lock_token, "begun")
-        if seconds:
-            time.sleep(seconds)
-        note(number, self.context.lock_token, "done")
-"""
-
-RUNS_AGAIN = (
-    RUN
-    + """
-from sapwood.worker import Worker
-
-_failed = Worker._store_failed
-
-def _store_failed(self, error):
-    again = [settlement.record for settlement in self._unsettled]
-    self._forget(self._unsettled)
-    _failed(self, error)
-    self._feed(again)
-
-Worker._store_failed = _store_failed
-"""
-)
 
 NO_PARDON = """
 from sapwood import processes
@@ -162,7 +137,7 @@ def test_crashes_of_the_server_lose_nothing_and_spend_no_try(tmp_path, server, s
 
 
 @pytest.mark.parametrize(
-    ("more", "sabotage"), [(RUNS_AGAIN, ""), (RUN, NO_PARDON)], ids=["runs again", "fenced are dead"]
+    ("more", "sabotage"), [(RUN + RUNS_AGAIN, ""), (RUN, NO_PARDON)], ids=["runs again", "fenced are dead"]
 )
 def test_a_build_that_is_wrong_about_outages_is_found(tmp_path, size, chance, more, sabotage):
     server = plugin_servers.server("postgresql")

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from claims import RUNS_AGAIN
 from sqlalchemy import create_engine, make_url
 
 import servers
@@ -23,20 +24,6 @@ pytestmark = pytest.mark.timeout(3600)
 WORKERS = 2
 CONCURRENCY = 5
 JOBS = 100
-
-RUNS_AGAIN = """
-from sapwood.worker import Worker
-
-_failed = Worker._store_failed
-
-def _store_failed(self, error):
-    again = [settlement.record for settlement in self._unsettled]
-    self._forget(self._unsettled)
-    _failed(self, error)
-    self._feed(again)
-
-Worker._store_failed = _store_failed
-"""
 
 
 @pytest.fixture

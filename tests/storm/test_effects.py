@@ -144,27 +144,26 @@ def test_a_storm_of_kills_leaves_every_transfer_made_once_and_nothing_begun_twic
         )
 
 
-def test_a_build_that_settles_outside_of_the_transaction_is_found(tmp_path, database_url, size, chance):
+def _is_doubled(tmp_path, database_url, size, chance, more, counted):
+    """Say whether something that must happen once is seen to happen twice, by a build that is broken on purpose."""
     for number in range(3):
-        effects = Effects(tmp_path / str(number), database_url("sqlite"), size, chance, more=SETTLED_AFTERWARDS)
+        effects = Effects(tmp_path / str(number), database_url("sqlite"), size, chance, more=more)
         try:
             effects.rage(8, 400)
-            doubled = [number for number, count in effects.transfers().items() if count > 1]
+            if any(count > 1 for count in counted(effects).values()):
+                return True
         finally:
             effects.end()
-        if doubled:
-            return
-    pytest.fail("a job whose effect and outcome are apart was never seen to have two effects")
+    return False
+
+
+def test_a_build_that_settles_outside_of_the_transaction_is_found(tmp_path, database_url, size, chance):
+    assert _is_doubled(tmp_path, database_url, size, chance, SETTLED_AFTERWARDS, Effects.transfers), (
+        "a job whose effect and outcome are apart was never seen to have two effects"
+    )
 
 
 def test_a_build_that_gives_back_what_had_begun_is_found(tmp_path, database_url, size, chance):
-    for number in range(3):
-        effects = Effects(tmp_path / str(number), database_url("sqlite"), size, chance, more=UNMARKED)
-        try:
-            effects.rage(8, 400)
-            doubled = [number for number, count in effects.begun().items() if count > 1]
-        finally:
-            effects.end()
-        if doubled:
-            return
-    pytest.fail("a job that is begun without its mark was never seen to be begun twice")
+    assert _is_doubled(tmp_path, database_url, size, chance, UNMARKED, Effects.begun), (
+        "a job that is begun without its mark was never seen to be begun twice"
+    )

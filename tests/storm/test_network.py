@@ -8,6 +8,7 @@ import time
 
 import psutil
 import pytest
+from claims import RUN, RUNS_AGAIN
 from proxy import Proxy
 
 from background import Project, wait_until
@@ -20,43 +21,12 @@ WORKERS = 2
 CONCURRENCY = 5
 JOBS = 24
 
-RUN = """
-class Run(Job, name="run"):
-    # Notes with which claim it runs: no claim may run twice.
-    def perform(self, number: int, seconds: float = 0) -> None:
-        note(number, self.context.lock_token, "begun")
-        if seconds:
-            time.sleep(seconds)
-        note(number, self.context.lock_token, "done")
-"""
-
-RUNS_AGAIN = (
-    RUN
-    + """
-from sapwood.worker import Worker
-
-_failed = Worker._store_failed
-
-def _store_failed(self, error):
-    # The wrong way: what could not be written is run once more.
-    again = [settlement.record for settlement in self._unsettled]
-    self._forget(self._unsettled)
-    _failed(self, error)
-    self._feed(again)
-
-Worker._store_failed = _store_failed
-"""
-)
-
-TRUSTS_LOST_REPLIES = (
-    RUN
-    + """
+TRUSTS_LOST_REPLIES = """
 from sapwood.worker import Worker
 
 # The wrong way: nobody asks what a claim whose reply was lost has come to.
 Worker._resolve = lambda self: None
 """
-)
 
 
 @pytest.fixture(params=["postgresql", "mysql"])
@@ -189,7 +159,9 @@ def test_no_fault_of_the_network_loses_a_job_or_has_it_done_twice(tmp_path, serv
         )
 
 
-@pytest.mark.parametrize("more", [RUNS_AGAIN, TRUSTS_LOST_REPLIES], ids=["runs again", "trusts lost replies"])
+@pytest.mark.parametrize(
+    "more", [RUN + RUNS_AGAIN, RUN + TRUSTS_LOST_REPLIES], ids=["runs again", "trusts lost replies"]
+)
 def test_a_build_that_does_not_keep_and_resolve_is_found(tmp_path, database_url, size, chance, more):
     with Network(tmp_path, database_url("postgresql"), size, more=more) as network:
         project = network.project
