@@ -1,46 +1,18 @@
 # ruff: noqa: D103 - the name of a case is its sentence, and its numbers are the example
 """Marks: a job that is to run at most once is begun at most once, whoever asks and whatever answer was lost."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from sapwood.lifecycle import Released, Trace
 from sapwood.record import JobRecord, JobState
 from sapwood.testing.suite.bench import CLAIMED, ENDED, NOW, Bench, ids, same
 from sapwood.testing.suite.case import Chapter
+from sapwood.testing.suite.fences import SITUATIONS
 
 chapter = Chapter("marks")
 
 
-def _released(bench: Bench, record: JobRecord) -> None:
-    del record
-    bench.adapter.release("w1", now=ENDED)
-
-
-def _claimed_again(bench: Bench, record: JobRecord) -> None:
-    bench.adapter.release("w1", now=ENDED)
-    same(ids(bench.claim(now=ENDED)), [record.id], "the job claimed again")
-
-
-def _rescued_and_claimed(bench: Bench, record: JobRecord) -> None:
-    bench.adapter.rescue("w1", notes={}, now=ENDED)
-    bench.register("w2")
-    same(ids(bench.claim("w2", now=ENDED)), [record.id], "the job claimed by another")
-
-
-def _deleted(bench: Bench, record: JobRecord) -> None:
-    del record
-    bench.adapter.clear(running=True)
-
-
-SITUATIONS: Mapping[str, tuple[Callable[[Bench, JobRecord], None]]] = {
-    "after its worker released it": (_released,),
-    "after its worker claimed it again": (_claimed_again,),
-    "after another claimed it": (_rescued_and_claimed,),
-    "after it was deleted": (_deleted,),
-}
-
-
-@chapter.table(SITUATIONS)
+@chapter.table({when: (happen,) for when, happen in SITUATIONS.items()})
 def a_late_mark_is_refused(bench: Bench, happen: Callable[[Bench, JobRecord], None]) -> None:
     (record,) = bench.running()
     happen(bench, record)
