@@ -248,7 +248,28 @@ class Work(Transaction):
             )
 
 
-class AsyncWork(Transaction):
+class _OfCoroutine(Transaction):
+    """A transaction that is used with await alone."""
+
+    def connection(self) -> Any:
+        """Refuse: it is for coroutines."""
+        raise wrong_colour("without")
+
+    def session(self) -> Any:
+        """Refuse: it is for coroutines."""
+        raise wrong_colour("without")
+
+    def commit(self, outcome: Outcome | None) -> bool:
+        """Refuse: it is for coroutines."""
+        del outcome
+        raise wrong_colour("without")
+
+    def rollback(self) -> None:
+        """Refuse: it is for coroutines."""
+        raise wrong_colour("without")
+
+
+class AsyncWork(_OfCoroutine):
     """The same for a coroutine: the synchronous one does the work, within a greenlet.
 
     Args:
@@ -268,26 +289,9 @@ class AsyncWork(Transaction):
         """Whether it has been opened, and not ended."""
         return self._work.is_open
 
-    def connection(self) -> Any:
-        """Refuse: it is for coroutines."""
-        raise wrong_colour("without")
-
-    def session(self) -> Any:
-        """Refuse: it is for coroutines."""
-        raise wrong_colour("without")
-
     def joinable(self) -> object:
         """Return the connection itself."""
         return self._connection
-
-    def commit(self, outcome: Outcome | None) -> bool:
-        """Refuse: it is for coroutines."""
-        del outcome
-        raise wrong_colour("without")
-
-    def rollback(self) -> None:
-        """Refuse: it is for coroutines."""
-        raise wrong_colour("without")
 
     async def aconnection(self) -> "AsyncConnection":
         """Return its connection, which opens it."""
@@ -392,7 +396,7 @@ class Joined(Transaction):
         self.is_open = False
 
 
-class AsyncJoined(Transaction):
+class AsyncJoined(_OfCoroutine):
     """The same for a coroutine.
 
     Args:
@@ -416,26 +420,9 @@ class AsyncJoined(Transaction):
         self._session: AsyncSession | None = None
         self._savepoint: Any = None
 
-    def connection(self) -> Any:
-        """Refuse: it is for coroutines."""
-        raise wrong_colour("without")
-
-    def session(self) -> Any:
-        """Refuse: it is for coroutines."""
-        raise wrong_colour("without")
-
     def joinable(self) -> object:
         """Return what the caller has lent."""
         return self._lent
-
-    def commit(self, outcome: Outcome | None) -> bool:
-        """Refuse: it is for coroutines."""
-        del outcome
-        raise wrong_colour("without")
-
-    def rollback(self) -> None:
-        """Refuse: it is for coroutines."""
-        raise wrong_colour("without")
 
     async def aconnection(self) -> "AsyncConnection":
         """Return the caller's connection, within a savepoint."""
