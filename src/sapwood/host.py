@@ -26,7 +26,13 @@ class Child(subprocess.Popen[bytes]):
 
     def has_ended(self) -> bool:
         """Say whether it has ended."""
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        if not hasattr(os, "waitid"):
+            # On such a system its number may be another's from now on.
+            return self.poll() is not None
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
 
     def send_signal(self, number: int) -> None:
         """Send it a signal; one that has ended does not hear it."""

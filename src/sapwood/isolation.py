@@ -20,7 +20,7 @@ from sapwood.app import Sapwood
 from sapwood.errors import ConfigurationError
 from sapwood.events import JobEnded, JobStarted
 from sapwood.executor import Executor, failure_of, timed_out
-from sapwood.host import ending, environment_of_job
+from sapwood.host import Child, ending, environment_of_job
 from sapwood.lifecycle import Failure, Outcome, Released, Unrecognised
 from sapwood.page import Claim
 from sapwood.record import JobRecord
@@ -238,7 +238,7 @@ class _Process:
         self._poll.register(self._end, select.POLLIN)
         with theirs:
             os.set_inheritable(theirs.fileno(), True)
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
+            self._process = Child(
                 [*_COMMAND, str(theirs.fileno())],
                 cwd=directory,
                 env=environment_of_job(),
@@ -264,7 +264,7 @@ class _Process:
                 self.is_late = True
                 return None
             # What it has said is heard to the end, also when it has ended.
-            ended = self._has_ended()
+            ended = self._process.has_ended()
             if hears:
                 hears = self._hear(0 if ended else self._rest())
             elif not ended:
@@ -283,7 +283,7 @@ class _Process:
     def end(self, *, well: bool) -> int:
         """See that it is gone, with all it started, and return its exit code. One that did well may end by itself."""
         patience = time.monotonic() + (self._grace if well else 0)
-        while time.monotonic() < patience and not self._has_ended():
+        while time.monotonic() < patience and not self._process.has_ended():
             time.sleep(0.002)
         # Before it is waited for: until then nobody else can have its number.
         self.kill()
@@ -292,14 +292,6 @@ class _Process:
 
     def _rest(self) -> float:
         return _LOOK if self._deadline is None else min(_LOOK, max(0.0, self._deadline - time.monotonic()))
-
-    def _has_ended(self) -> bool:
-        if not hasattr(os, "waitid"):
-            return self._process.poll() is not None
-        try:
-            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        except ChildProcessError:
-            return True
 
     def _has_more(self) -> bool:
         try:
