@@ -1,6 +1,7 @@
 """The options of one enqueue, and what may stand in them."""
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -70,6 +71,12 @@ def run_time(limit: Any, said: str) -> float | None:
     if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < math.inf:
         raise ConfigurationError(f"{said} is {limit!r}", mend="seconds above 0, a timedelta, or None for no limit")
     return float(seconds)
+
+
+def longest(limits: Iterable[float | None]) -> float | None:
+    """Return the longest of some limits in seconds, None where one of them, or all that there are, is no limit."""
+    known = list(limits)
+    return None if None in known else max((limit for limit in known if limit is not None), default=None)
 
 
 def check_moment(moment: Any) -> None:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -377,14 +378,15 @@ class Pool:
 
     def _note_start(self, record: JobRecord, limit: Limit) -> tuple[Page, Claim, float]:
         page, claim = self._page, record.claim
-
-        def over() -> None:
-            self._watch.end(claim)
-            page.relieve(claim)
-
-        limit.over = over
-        page.start(claim, deadline=self._watch.begin(claim, limit))
+        deadline = self._watch.begin(claim, limit)
+        if deadline:
+            limit.over = partial(self._relieve, page, claim)
+        page.start(claim, deadline=deadline)
         return page, claim, time.monotonic()
+
+    def _relieve(self, page: Page, claim: Claim) -> None:
+        self._watch.end(claim)
+        page.relieve(claim)
 
     def _note_end(self, page: Page, claim: Claim, began: float, settlement: Settlement) -> Ended:
         self._watch.end(claim)

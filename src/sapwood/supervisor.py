@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -25,6 +25,7 @@ from sapwood.adapters.base import BaseAdapter
 from sapwood.events import Events, WorkerDied, WorkerOverran
 from sapwood.ground import DAMAGED
 from sapwood.host import OVERRUN, ending, resident_memory
+from sapwood.options import longest
 from sapwood.plan import Plan, WorkerPlan
 from sapwood.processes import Slot, WorkerProcess
 from sapwood.rolling import Done, Roll
@@ -570,7 +571,7 @@ class Supervisor:
             adapter=name,
             queues=None if any(worker.queues is None for worker in served) else sorted(every),
             concurrency=1,
-            max_runtime=_longest(worker.max_runtime for worker in served),
+            max_runtime=longest(worker.max_runtime for worker in served),
             apart=True,
         )
         self._extra.append(Slot(plan))
@@ -699,11 +700,6 @@ def _slot_status(slot: Slot, now: float) -> dict[str, Any]:
         "memory": resident_memory(process.pid),
         "heard_seconds": round(now - process.heard, 3),
     }
-
-
-def _longest(limits: Iterable[float | None]) -> float | None:
-    known = list(limits)
-    return None if None in known else max(filter(None, known))
 
 
 def _serves(plan: WorkerPlan, queues: Collection[str] | None) -> bool:

@@ -3,6 +3,8 @@
 import re
 import traceback
 
+from sapwood.errors import SapwoodError
+
 LONGEST_ERROR = 500
 """Characters of somebody else's error that stand in a line."""
 
@@ -28,6 +30,11 @@ def escaped(text: str) -> str:
 def masked(text: str) -> str:
     """Return ``text`` without the passwords of the database URLs in it."""
     return _NAMED.sub(r"\1***", _IN_URL.sub(r"\1***", text))
+
+
+def in_a_line(error: SapwoodError) -> str:
+    """Return what an error says, and why, on one line."""
+    return " – ".join(filter(None, (error.what, error.why.replace("\n", ", "))))
 
 
 def told(text: str) -> str:

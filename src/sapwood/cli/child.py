@@ -17,6 +17,7 @@ from sapwood.host import die_with_parent
 from sapwood.link import Link, Welcome
 from sapwood.supervised import FENCED, Linked, Reporter, Supervised
 from sapwood.supervisor import UNUSABLE
+from sapwood.wording import in_a_line
 from sapwood.worker import Limits
 
 
@@ -38,7 +39,7 @@ def main(descriptor: int) -> int:
         _work(call, ours, welcome)
     except ConfigurationError as error:
         complain(error, color=call.color)
-        ours.send(link.Unusable(" – ".join(filter(None, (error.what, error.why.replace("\n", ", "))))))
+        ours.send(link.Unusable(in_a_line(error)))
         return UNUSABLE
     except SapwoodError as error:
         complain(error, color=call.color)

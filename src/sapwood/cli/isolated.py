@@ -24,7 +24,7 @@ from sapwood.host import die_with_parent
 from sapwood.isolation import Begun, Done, Logged, Message, Over, Task, Unusable
 from sapwood.lifecycle import Failed, Outcome, Retried
 from sapwood.limit import AlarmLimit
-from sapwood.wording import escaped
+from sapwood.wording import escaped, in_a_line
 
 _TOLD = ("job_id", "job", "queue", "attempt")
 
@@ -45,7 +45,7 @@ def main(descriptor: int) -> None:
     try:
         app = _loaded(task)
     except SapwoodError as error:
-        _send(end, Unusable(" – ".join(filter(None, (error.what, error.why.replace("\n", ", "))))))
+        _send(end, Unusable(in_a_line(error)))
         return
     _tell_logs(end, task, app)
     _send(end, Begun())

@@ -15,7 +15,7 @@ from sapwood.cli.command import Invocation
 from sapwood.cli.live import Live, logging_to_stderr
 from sapwood.cli.output import clean, number
 from sapwood.cli.values import flat, listed
-from sapwood.options import run_time
+from sapwood.options import longest, run_time
 from sapwood.worker import Limits, Tally, Worker
 
 _LIVE_LINE = logging.Formatter("%(asctime)s   %(message)s", "%H:%M:%S")
@@ -90,11 +90,10 @@ def planned(
     for queue in served or ():
         project.check_queue(queue)
     # One worker serves them all: nobody's time may be cut short by another group's limit.
-    times = [run_time(group.max_runtime, "max_runtime") for group in groups]
-    longest = None if None in times else max((time for time in times if time is not None), default=None)
+    most = longest(run_time(group.max_runtime, "max_runtime") for group in groups)
     at_once, rest = setting(call, "concurrency", concurrency), setting(call, "poll", poll)
     slots, rest = slots if at_once is None else at_once, _POLL if rest is None else rest
-    return Plan(name, served, slots, rest, max_runtime=longest)
+    return Plan(name, served, slots, rest, max_runtime=most)
 
 
 def setting(call: Invocation, name: str, given: object = None) -> Any:
